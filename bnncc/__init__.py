@@ -1,0 +1,1 @@
+"""bnncc: from a binarized neural network in ONNX to bit-packed C for Cortex-M."""

@@ -1,0 +1,111 @@
+"""Targets as data: cores (instruction set, compiler flags, timing, simulator) and boards (flash, RAM, clock).
+
+One TOML file each in targets/cores and targets/boards; adding one needs no Python.
+"""
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bnncc.errors import UsageError
+from bnncc.resources import folder
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A QEMU machine: its name and where code and RAM lie, as (origin, bytes)."""
+
+    qemu: str
+    flash: tuple[int, int]
+    ram: tuple[int, int]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Core:
+    """A processor core. `flags` go to gcc; `cost` holds the coefficients of each kernel's cycle estimate."""
+
+    name: str
+    title: str
+    flags: tuple[str, ...]
+    fpu: bool
+    thumb2: bool
+    machines: tuple[Machine, ...]  # tried in order: the first one large enough runs the program
+    timing: dict[str, Any] = field(hash=False)
+    cost: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board: what a core alone lacks. Sizes in bytes, the clock in Hz, `environment` is PlatformIO's."""
+
+    name: str
+    title: str
+    core: str
+    flash_bytes: int
+    ram_bytes: int
+    clock_hz: int
+    environment: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """What --target named: a core, and the board if it was one."""
+
+    core: Core
+    board: Board | None = None
+
+    @property
+    def name(self) -> str:
+        return self.board.name if self.board else self.core.name
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+@cache
+def cores() -> dict[str, Core]:
+    """Every core of targets/cores, by name."""
+    found = {}
+    for path in sorted((folder("targets") / "cores").glob("*.toml")):
+        d = _load(path)
+        machines = tuple(
+            Machine(m["qemu"], tuple(m["flash"]), tuple(m["ram"]), m.get("note", "")) for m in d.pop("machines")
+        )
+        found[path.stem] = Core(
+            name=path.stem,
+            title=d["title"],
+            flags=tuple(d["flags"]),
+            fpu=d["fpu"],
+            thumb2=d["thumb2"],
+            machines=machines,
+            timing=d.get("timing", {}),
+            cost=d.get("cost", {}),
+        )
+    return found
+
+
+@cache
+def boards() -> dict[str, Board]:
+    """Every board of targets/boards, by id."""
+    return {
+        path.stem: Board(name=path.stem, **_load(path)) for path in sorted((folder("targets") / "boards").glob("*.toml"))
+    }
+
+
+def find_target(name: str) -> Target:
+    """The core or board called `name`. Raises UsageError E0401."""
+    if name in cores():
+        return Target(cores()[name])
+    if name in boards():
+        board = boards()[name]
+        return Target(cores()[board.core], board)
+    raise UsageError.of(
+        "E0401",
+        f"there is no core or board called {name!r}",
+        remedy=f"use one of: {', '.join([*cores(), *boards()])}",
+    )
