@@ -4,7 +4,7 @@
 
 #include "semihost.h"
 
-extern uint32_t data_begin[], data_end[], bss_begin[], bss_end[], stack_top[]; /* link.ld */
+extern uint32_t data_begin[], data_end[], bss_begin[], bss_end[], stack_bottom[], stack_top[]; /* link.ld */
 extern const uint32_t data_load[];
 
 int main(void);
@@ -14,12 +14,30 @@ void fault(void);
 #define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
 #define CCR REGISTER(0xE000ED14)
 #define CPACR REGISTER(0xE000ED88)
+#define MPU_TYPE REGISTER(0xE000ED90)
+#define MPU_CTRL REGISTER(0xE000ED94)
+#define MPU_RBAR REGISTER(0xE000ED9C)
+#define MPU_RASR REGISTER(0xE000EDA0)
+
+/* The stack lies at the bottom of RAM. On QEMU's ARMv7-M machines what lies below swallows writes instead of faulting,
+ * so the MPU forbids the 256 MiB below; their RAM begins at 0x20000000. */
+static void guard_stack(void)
+{
+#if __ARM_ARCH < 8
+    if (MPU_TYPE != 0) {
+        MPU_RBAR = 0x10000000;
+        MPU_RASR = 27U << 1 | 1U; /* 2 to the 28 bytes, no access, enabled */
+        MPU_CTRL = 1U << 2 | 1U;  /* the default map elsewhere, enabled */
+    }
+#endif
+}
 
 void start(void)
 {
 #ifdef TRAP_UNALIGNED
     CCR |= 1U << 3; /* UNALIGN_TRP */
 #endif
+    guard_stack();
 #ifdef __ARM_FP
     CPACR |= 0xFU << 20; /* full access to CP10 and CP11 */
     __asm__ volatile("dsb\n\tisb" ::: "memory");
@@ -44,6 +62,10 @@ static void put_hex(uint32_t value)
 /* `frame` is what the core stacked: r0-r3, r12, lr, pc, xPSR. */
 __attribute__((used)) static void report_fault(const uint32_t *frame, uint32_t exception)
 {
+    if (frame < stack_bottom) {
+        semihost_puts("fault: the stack overflowed\n");
+        semihost_exit(3);
+    }
     semihost_puts("fault: exception 0x");
     put_hex(exception);
     semihost_puts(" at pc 0x");
@@ -52,15 +74,18 @@ __attribute__((used)) static void report_fault(const uint32_t *frame, uint32_t e
     semihost_exit(3);
 }
 
-/* Starts again at the stack's top: the fault may have been the stack's overflow. */
+/* After an overflow the report itself needs a stack: it starts again at the top. */
 __attribute__((naked)) void fault(void)
 {
     __asm__ volatile(
         "mov r0, sp\n\t"
         "mrs r1, ipsr\n\t"
+        "ldr r2, =stack_bottom\n\t"
+        "cmp r0, r2\n\t"
+        "bhs 1f\n\t"
         "ldr r2, =stack_top\n\t"
         "mov sp, r2\n\t"
-        "bl report_fault\n\t");
+        "1: bl report_fault\n\t");
 }
 
 typedef void (*vector)(void);

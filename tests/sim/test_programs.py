@@ -57,17 +57,24 @@ def test_files_floats_and_initial_memory(core: Core, tmp_path: Path) -> None:
 def test_overflow_of_the_stack_is_noticed(core: Core, tmp_path: Path) -> None:
     text = """
         static volatile int variable = 7;
-        static int deeper(volatile int *above) { volatile int here[64]; here[0] = *above; return deeper(here) + here[0]; }
+        static int deeper(volatile int *above)
+        {
+            volatile int here[64];
+            here[0] = *above;
+            return deeper(here) + here[0];
+        }
         int main(void) { return deeper(&variable); }"""
-    with pytest.raises(ModelError) as error:
+    with pytest.raises(ModelError, match="the stack overflowed") as error:
         run_program(source(tmp_path, text), core, cwd=tmp_path, timeout=60)
     assert code_of(error) == "E0504"
 
 
 @each_core
 def test_fault_is_reported_with_its_address(core: Core, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="fault: exception 0x00000003 at pc 0x[01]") as error:
-        run_program(source(tmp_path, "int main(void) { *(volatile int *)0xD0000000 = 1; return 0; }"), core, cwd=tmp_path)
+    with pytest.raises(ModelError, match=r"fault: exception 0x00000003 at pc 0x[01]") as error:
+        run_program(
+            source(tmp_path, "int main(void) { *(volatile int *)0xD0000000 = 1; return 0; }"), core, cwd=tmp_path
+        )
     assert code_of(error) == "E0504"
 
 
@@ -85,7 +92,7 @@ def test_unaligned_access_faults_where_the_core_has_none(name: str, room: int, t
 
 def test_failure_of_the_program_is_shown(tmp_path: Path) -> None:
     text = '#include "port.h"\nint main(void) { port_open("missing.bin", PORT_READ); return 0; }'
-    with pytest.raises(ModelError, match="missing.bin: cannot be opened") as error:
+    with pytest.raises(ModelError, match=r"missing\.bin: cannot be opened") as error:
         run_program(source(tmp_path, text), cores()["cortex-m4"], cwd=tmp_path)
     assert code_of(error) == "E0504"
 
@@ -115,7 +122,7 @@ def test_machine_that_qemu_does_not_know(tmp_path: Path) -> None:
     assert code_of(error) == "E0506"
 
 
-def test_missing_tool_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tool_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ToolError, match="apt-get install gcc-arm-none-eabi") as error:
         build.tool(build.COMPILER)
