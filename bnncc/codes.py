@@ -119,6 +119,35 @@ CODES: dict[str, tuple[str, str]] = {
         "and a timing model; only a board has flash, RAM and a clock.",
     ),
     # E05: tools and simulator
+    "E0501": (
+        "a command is not installed",
+        "Compiling for a core needs arm-none-eabi-gcc with newlib, running without a board qemu-system-arm, and "
+        "counting instructions the host's gcc. `bnncc doctor` lists what is missing.",
+    ),
+    "E0502": (
+        "the C does not compile",
+        "The cross compiler refused the generated C. It is meant to compile without a warning, so this is a defect of "
+        "bnncc, or a compiler older than GCC 7.",
+    ),
+    "E0503": (
+        "too large for the simulator",
+        "The program with its weights and its context does not fit the memory of any of the core's QEMU machines. One "
+        "eighth of RAM is kept for the stack.",
+    ),
+    "E0504": (
+        "the program failed in the simulator",
+        "It faulted (an instruction the core lacks, an unaligned access where the core has none, an address outside "
+        "memory), overflowed its stack, or ended with an error. Its last lines say which.",
+    ),
+    "E0505": (
+        "the program took too long in the simulator",
+        "It was stopped. QEMU runs some hundred million instructions a second, fewer while it counts them.",
+    ),
+    "E0506": (
+        "QEMU did not start",
+        "QEMU ended before the program did anything: the machine is unknown to this version, or the counting plugin "
+        "could not be loaded. QEMU 7.2 is known to work.",
+    ),
     # E06: boards
     # E07: training and export
     # W: warnings
