@@ -81,6 +81,19 @@ CODES: dict[str, tuple[str, str]] = {
         "(entropy) and bnncc.exit_threshold (nats). Exits are logits [1, K]."
     ),
     # E03: lowering and exactness
+    "E0308": (
+        "onnxruntime cannot run the model",
+        "The reference of every verification is onnxruntime; without it nothing can be said about the C."
+    ),
+    "E0309": (
+        "the generated C does not compile",
+        "The host compiler refused generated code. That is a defect of bnncc."
+    ),
+    "E0310": (
+        "the generated C misbehaved",
+        "The generated code read or wrote outside its memory, met undefined behaviour, or left padding bits "
+        "set. That is a defect of bnncc."
+    ),
     "E0301": (
         "parameters are not finite",
         "A weight, bias or BatchNorm parameter is NaN or infinite, a variance plus epsilon is not positive, "
@@ -108,6 +121,26 @@ CODES: dict[str, tuple[str, str]] = {
         "--require-binary was given, and a layer works on real values; the message says why it does."
     ),
     # E04: options and input data
+    "E0403": (
+        "--name is not a C identifier",
+        "The name prefixes every symbol of the generated code: letters, digits and underscores, at most 40, "
+        "no keyword of C or C++."
+    ),
+    "E0404": (
+        "the samples cannot be read",
+        "--inputs takes a .npy, or a .npz with an array named like the model's input, or x, or else its first "
+        "array."
+    ),
+    "E0405": (
+        "the samples do not fit the model",
+        "--inputs holds samples in the ONNX layout with the samples first: [N, C, H, W] for an input [1, C, "
+        "H, W]."
+    ),
+    "E0406": (
+        "a value does not fit the input type",
+        "The C takes bytes; a sample holds a value that is no integer or outside of the type's range, or that "
+        "is not finite."
+    ),
     "E0402": (
         "--input does not fit the model",
         "--input u8 and i8 say that a float input holds integers and that the C takes bytes. A model whose "
@@ -119,6 +152,14 @@ CODES: dict[str, tuple[str, str]] = {
         "and a timing model; only a board has flash, RAM and a clock.",
     ),
     # E05: tools and simulator
+    "E0507": (
+        "cannot write",
+        "The folder cannot be made or written to, or the disk is full. Nothing was left half-written."
+    ),
+    "E0508": (
+        "no host compiler",
+        "verify builds the generated C with gcc or clang, ASan and UBSan."
+    ),
     "E0501": (
         "a command is not installed",
         "Compiling for a core needs arm-none-eabi-gcc with newlib, running without a board qemu-system-arm, and "

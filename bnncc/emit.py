@@ -84,11 +84,11 @@ class StepView:
 
     def bit(self, c: str, p: str) -> str:
         u = self.x_unit
-        return f"(x[{p} * {u.words} + {c} / {u.bits}] >> ({c} % {u.bits}) & 1u)"
+        return f"((uint32_t)x[{p} * {u.words} + {c} / {u.bits}] >> ({c} % {u.bits}) & 1u)"
 
     def as_float(self, c: str, p: str) -> str:
         if self.x.elem is Elem.BIN:
-            return f"{self.bit(c, p)} ? 1.0f : -1.0f"
+            return f"{self.bit(c, p)} != 0 ? 1.0f : -1.0f"
         return f"{'' if self.x.elem is Elem.F32 else '(float)'}x[{self.at(c, p)}]"
 
 
