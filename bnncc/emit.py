@@ -80,11 +80,22 @@ class StepView:
             return c
         if self.x.name == self.program.graph.input.name and not self.program.nhwc:
             return f"{c} * {h * w} + {p}"
-        return f"{p} * {channels} + {c}"
+        return f"{p if p.isidentifier() else f'({p})'} * {channels} + {c}"
+
+    def word(self, p: str, k: str) -> str:
+        """The index of word k of pixel p of a binary x."""
+        words = self.x_unit.words
+        if words == 1:
+            return p
+        whole = p if p.isidentifier() else f"({p})"
+        return k if p == "0" else f"{whole} * {words} + {k}"
 
     def bit(self, c: str, p: str) -> str:
+        """The bit of channel c, pixel p of a binary x."""
         u = self.x_unit
-        return f"((uint32_t)x[{p} * {u.words} + {c} / {u.bits}] >> ({c} % {u.bits}) & 1u)"
+        if u.words == 1:
+            return f"((uint32_t)x[{p}] >> {c} & 1u)"
+        return f"((uint32_t)x[{self.word(p, f'{c} / 32')}] >> ({c} % 32) & 1u)"
 
     def as_float(self, c: str, p: str) -> str:
         if self.x.elem is Elem.BIN:
@@ -92,9 +103,15 @@ class StepView:
         return f"{'' if self.x.elem is Elem.F32 else '(float)'}x[{self.at(c, p)}]"
 
 
+def linear(variable: str, factor: int, offset: int = 0) -> str:
+    """C for variable * factor + offset, without what changes nothing."""
+    product = variable if factor == 1 else f"{variable} * {factor}"
+    return product if offset == 0 else f"{product} {'+' if offset > 0 else '-'} {abs(offset)}"
+
+
 @cache
 def environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder("templates")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -102,6 +119,8 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    made.globals["linear"] = linear
+    return made
 
 
 def fields(program: Program) -> list[Field]:

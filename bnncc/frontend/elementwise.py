@@ -9,7 +9,7 @@ from bnncc.graph import Elem, Sign, Tensor
 from bnncc.scalar import apply_steps, batch_norm, step
 
 FLOAT = onnx.TensorProto.FLOAT
-ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
+ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Max": "max", "Min": "min"}
 COMPARISONS = {"Greater": (True, False), "GreaterOrEqual": (False, False), "Less": (False, True), "LessOrEqual": (True, True)}
 
 
@@ -36,7 +36,9 @@ def cast(ctx: Context, node: onnx.NodeProto) -> Known:
 
 
 def arithmetic(ctx: Context, node: onnx.NodeProto) -> Known:
-    """Add, Sub, Mul, Div with a constant; or the two halves of a straight-through trick."""
+    """Add, Sub, Mul, Div, Max, Min with a constant; or the two halves of a straight-through trick."""
+    if len(node.input) != 2:
+        raise Refusal("E0201", f"{node.op_type} of {len(node.input)} operands is not supported", "use two operands")
     left, right = (ctx.constant(n) for n in node.input)
     operation = ARITHMETIC[node.op_type]
     if left is None and right is None:
@@ -62,7 +64,7 @@ def straight_through(ctx: Context, node: onnx.NodeProto) -> Known:
     if node.op_type == "Add":
         for first, second in ((a, b), (b, a)):
             d = ctx.values.get(first)
-            if isinstance(d, Difference) and d.other == second:
+            if isinstance(d, Difference) and equivalent(ctx, d.other, second):
                 edit = onnx.helper.make_node("Identity", [ctx.twins.get(d.sign.tensor.name) or d.sign.tensor.twin], [node.output[0]])
                 ctx.edits.replaced[node.output[0]] = [edit]
                 ctx.edits.reasons.append((label(node), "sign(x) - x + x is sign(x); in float32 it can be off by one rounding"))
@@ -71,6 +73,19 @@ def straight_through(ctx: Context, node: onnx.NodeProto) -> Known:
         "E0201",
         f"{node.op_type} of two tensors is not supported yet",
         "residual connections come in a later release; remove them",
+    )
+
+
+def equivalent(ctx: Context, a: str, b: str) -> bool:
+    """Whether two names hold the same value: one value, or the same steps on one tensor (a clip that is written twice)."""
+    u, v = ctx.values.get(a), ctx.values.get(b)
+    if a == b or not (isinstance(u, Value) and isinstance(v, Value)):
+        return a == b
+    (root_u, steps_u), (root_v, steps_v) = ctx.chain(u.tensor), ctx.chain(v.tensor)
+    return (
+        root_u.name == root_v.name
+        and len(steps_u) == len(steps_v)
+        and all(p.operation == q.operation and np.array_equal(p.value, q.value) for p, q in zip(steps_u, steps_v, strict=True))
     )
 
 
