@@ -16,7 +16,8 @@ PACKAGES = {
     "qemu-system-arm": "qemu-system-arm",
     "gcc": "gcc",
 }
-STACK_SHARE = 8  # the stack's part of RAM: 1/8, which leaves 14 KiB of the smallest machine's 16 KiB
+STACK_SHARE = 8  # the stack takes 1/8 of RAM, which leaves 14 KiB of the smallest machine's 16 KiB,
+STACK_MOST = 64 * 1024  # and no more than this
 
 
 def tool(name: str) -> str:
@@ -65,7 +66,7 @@ def build_elf(
         "flash_length": machine.flash[1],
         "ram_origin": machine.ram[0],
         "ram_length": machine.ram[1],
-        "stack_length": machine.ram[1] // STACK_SHARE,
+        "stack_length": min(machine.ram[1] // STACK_SHARE, STACK_MOST),
     }
     command = [
         tool(COMPILER),
