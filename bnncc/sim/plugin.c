@@ -30,7 +30,6 @@ extern void qemu_plugin_register_atexit_cb(plugin_id, void (*)(plugin_id, void *
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 extern const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
-extern size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
 extern uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 enum { QEMU_PLUGIN_CB_NO_REGS = 0 };
 
@@ -175,6 +174,8 @@ static const struct mark *mark_at(uint32_t address)
     return NULL;
 }
 
+/* Instructions' sizes are not asked of QEMU: at a page's end it reads the next halfword too, to see whether it can go on,
+ * and then reports both as one instruction. */
 static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
 {
     (void)id;
@@ -183,7 +184,8 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         const uint32_t address = (uint32_t)qemu_plugin_insn_vaddr(insn);
-        const size_t size = qemu_plugin_insn_size(insn);
+        const uint8_t *code = qemu_plugin_insn_data(insn);
+        const size_t size = code[1] >> 3 >= 0x1D ? 4 : 2; /* a Thumb instruction's length (Armv7-M ARM, A5.1) */
         const struct mark *mark = mark_at(address);
         if (block == NULL || mark != NULL) {
             block = allocate(sizeof *block);
@@ -192,7 +194,7 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
             block->code = allocate(4 * (count - i));
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_block, QEMU_PLUGIN_CB_NO_REGS, block);
         }
-        memcpy(block->code + block->length, qemu_plugin_insn_data(insn), size);
+        memcpy(block->code + block->length, code, size);
         block->length += size;
     }
 }
