@@ -49,12 +49,14 @@ class Timing:
         """How to label every figure that comes from here."""
         return f"estimated, zero wait states ({self.name})"
 
-    def straight(self, insns: tuple[Insn, ...], start: int = 0) -> int:
-        """The cycles of `insns[start:]` executed in order after `insns[:start]`, no branch taken."""
+    def straight(self, insns: tuple[Insn, ...], start: int, jumped: bool) -> int:
+        """The cycles of `insns[start:]`, no branch taken, after `insns[:start]`, the last of these jumping or not."""
         spent = [0] * len(insns)
         for i, insn in enumerate(insns):
             before = insns[i - 1] if i else None
             spent[i] = self._alone(insn) + self._after(insn, before)
+            if jumped and i == start - 1:
+                spent[i] += self.taken(insn)
             if self.wide_fetch and _wide_row(insns[max(0, i - 2) : i + 1]) and i >= 3 and spent[i - 3] > 1:
                 spent[i] += self.wide_fetch
         return sum(spent[start:])
@@ -111,11 +113,16 @@ class Timing:
     def _entering(self, before: Node, node: Node) -> int:
         """The cycles of `node` after `before`, without what its own last branch costs when taken."""
         history = decode(before.address, before.code)[-_HISTORY:]
-        return self.straight(history + decode(node.address, node.code), len(history))
+        return self.straight(history + decode(node.address, node.code), len(history), _jumps(before, node))
 
     def _leaving(self, node: Node, after: Node) -> int:
         """What leaving `node` costs when that means a jump."""
-        return self.taken(decode(node.address, node.code)[-1]) if after.address != node.end else 0
+        return self.taken(decode(node.address, node.code)[-1]) if _jumps(node, after) else 0
+
+
+def _jumps(node: Node, after: Node) -> bool:
+    """Whether the branch at the end of `node` is taken on the way to `after`."""
+    return after.address != node.end
 
 
 def _wide_row(insns: tuple[Insn, ...]) -> bool:

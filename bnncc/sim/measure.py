@@ -35,12 +35,12 @@ class Measurement:
     @property
     def run_instructions(self) -> NDArray[np.int64]:
         """[N]: instructions of each run."""
-        return np.sum(self.instructions, axis=1, dtype=np.int64)
+        return np.asarray(self.instructions.sum(axis=1), np.int64)
 
     @property
     def run_cycles(self) -> NDArray[np.int64]:
         """[N]: estimated cycles of each run."""
-        return np.sum(self.cycles, axis=1, dtype=np.int64)
+        return np.asarray(self.cycles.sum(axis=1), np.int64)
 
 
 def measure(

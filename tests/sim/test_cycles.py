@@ -91,7 +91,7 @@ def armv6m(taken: int, call: int, bx: int, pop_pc: int) -> Pieces:
         "bl function_bx": (2, call + bx),
         "bl function_pop": (3, call + 2 + pop_pc),
         "movs r0, #5; 1: subs r0, #1; bne 1b": (11, 1 + 5 * 2 + 4 * (taken - 1)),
-        "mrs r0, primask": (1, 5 - (taken == 2)),
+        "mrs r0, primask": (1, 4 - (taken == 2)),
     }
 
 
@@ -143,7 +143,7 @@ def test_rules(name: str, tmp_path: Path) -> None:
     instructions = counts.instructions(len(pieces)).diagonal()
     cycles = Timing.of(cores()[name]).per_run(counts, len(pieces)).diagonal()
     found = {piece: (int(i), int(c)) for piece, i, c in zip(pieces, instructions, cycles, strict=True)}
-    assert found == pieces
+    assert {piece: cost for piece, cost in found.items() if cost != pieces[piece]} == {}
 
 
 @pytest.mark.parametrize("name", PIECES)
