@@ -173,7 +173,7 @@ CODES: dict[str, tuple[str, str]] = {
     "E0503": (
         "too large for the simulator",
         "The program with its weights and its context does not fit the memory of any of the core's QEMU machines. One "
-        "eighth of RAM is kept for the stack.",
+        "eighth of RAM, 64 KiB at most, is kept for the stack.",
     ),
     "E0504": (
         "the program failed in the simulator",
@@ -188,6 +188,11 @@ CODES: dict[str, tuple[str, str]] = {
         "QEMU did not start",
         "QEMU ended before the program did anything: the machine is unknown to this version, or the counting plugin "
         "could not be loaded. QEMU 7.2 is known to work.",
+    ),
+    "E0507": (
+        "the counting plugin does not build",
+        "Instructions are counted by a QEMU plugin, a C file that the host's gcc compiles on first use; the shared library "
+        "is kept in ~/.cache/bnncc.",
     ),
     # E06: boards
     # E07: training and export

@@ -16,7 +16,8 @@ PACKAGES = {
     "qemu-system-arm": "qemu-system-arm",
     "gcc": "gcc",
 }
-STACK_SHARE = 8  # the stack's part of RAM: 1/8, which leaves 14 KiB of the smallest machine's 16 KiB
+STACK_SHARE = 8  # the stack takes 1/8 of RAM, which leaves 14 KiB of the smallest machine's 16 KiB,
+STACK_MOST = 64 * 1024  # and no more than this
 
 
 def tool(name: str) -> str:
@@ -65,39 +66,41 @@ def build_elf(
         "flash_length": machine.flash[1],
         "ram_origin": machine.ram[0],
         "ram_length": machine.ram[1],
-        "stack_length": machine.ram[1] // STACK_SHARE,
+        "stack_length": min(machine.ram[1] // STACK_SHARE, STACK_MOST),
     }
-    command = [
-        tool(COMPILER),
-        *core.flags,
-        "-std=c99",
-        "-O2",
+    arguments = [
         *define_flags(defines or {}),
         *([] if core.thumb2 else ["-DTRAP_UNALIGNED"]),
         *(f"-I{path}" for path in (*include, sim_folder())),
         *map(str, (*sources, sim_folder() / "startup.c")),
-        "--specs=nano.specs",
         "-nostartfiles",
         *(f"-Wl,--defsym={name}={value:#x}" for name, value in layout.items()),
         "-Wl,--fatal-warnings",
-        "-T",
-        str(sim_folder() / "link.ld"),
+        *("-T", str(sim_folder() / "link.ld")),
         "-lm",
-        "-o",
-        str(out),
+        *("-o", str(out)),
     ]
+    cross_compile(core, arguments)
+    return out
+
+
+def cross_compile(core: Core, arguments: Sequence[str]) -> None:
+    """Run the cross compiler for `core` as everything here is compiled: C99, -O2, newlib nano.
+
+    Raises ToolError E0501 (no compiler) and ModelError E0502 (does not compile) or E0503 (overflows the memory).
+    """
+    command = [tool(COMPILER), *core.flags, "-std=c99", "-O2", "--specs=nano.specs", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        return out
+        return
     if overflow := re.search(r"region `(\w+)' overflowed by (\d+) bytes", done.stderr):
         raise ModelError.of(
             "E0503",
-            f"the program needs {overflow[2]} bytes more {overflow[1]} than the machine {machine.qemu} has",
+            f"the program needs {overflow[2]} bytes more {overflow[1]} than the simulated machine has",
             remedy="use a smaller model, or a core whose machine has more memory",
         )
     raise ModelError.of(
         "E0502",
         f"{COMPILER} refused the program for {core.name}:\n{last_lines(done.stderr)}",
-        where=", ".join(path.name for path in sources),
         remedy="report this as a defect of bnncc, with the model",
     )

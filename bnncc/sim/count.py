@@ -1,0 +1,131 @@
+"""Exact counts of what a program executed in QEMU, region by region and run by run, by the plugin in plugin.c."""
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnncc.errors import ToolError
+from bnncc.sim.build import last_lines, tool
+from bnncc.sim.qemu import Run, run_elf
+from bnncc.target import Machine
+
+IDLE = 0xFFFFFFFF  # BNNCC_MARK_IDLE of mark.h
+SOURCE = Path(__file__).with_name("plugin.c")
+_RECORD = np.dtype([("run", "<u4"), ("from", "<u4"), ("to", "<u4"), ("count", "<u8")])
+
+
+@dataclass(frozen=True)
+class Node:
+    """A straight piece of code, as executed in one region."""
+
+    region: int
+    address: int
+    code: bytes
+
+    @property
+    def end(self) -> int:
+        return self.address + len(self.code)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often the program went from node to node.
+
+    `edges` is a structured array [E] with the fields run, from, to (indices into `nodes`) and count. In every run the
+    first edge comes from a node of the region IDLE and the last one goes to one; nothing else in IDLE is counted.
+    """
+
+    nodes: tuple[Node, ...]
+    edges: NDArray[Any]
+    runs: int
+
+    def per_run(self, values: NDArray[Any], side: str, regions: int) -> NDArray[np.int64]:
+        """[runs, regions]: the sum of count × value over the edges, `values` being [E].
+
+        An edge belongs to the region of its node at `side`: "to" (entered) or "from" (left); IDLE is left out.
+        """
+        region_of = np.array([node.region for node in self.nodes], np.int64)
+        region = region_of[self.edges[side]]
+        counted = region != IDLE
+        cells = self.edges["run"].astype(np.int64)[counted] * regions + region[counted]
+        total = np.zeros(self.runs * regions, np.int64)
+        np.add.at(total, cells, self.edges["count"].astype(np.int64)[counted] * values[counted])
+        return total.reshape(self.runs, regions)
+
+    def instructions(self, regions: int) -> NDArray[np.int64]:
+        """[runs, regions]: instructions executed, exact. A skipped instruction of an IT block counts."""
+        length = np.array([_instructions(node.code) for node in self.nodes], np.int64)
+        return self.per_run(length[self.edges["to"]], "to", regions)
+
+
+def _instructions(code: bytes) -> int:
+    """The number of Thumb instructions in `code`."""
+    count = at = 0
+    while at < len(code):
+        at += insn_size(code, at)
+        count += 1
+    return count
+
+
+def insn_size(code: bytes, at: int) -> int:
+    """The bytes, 2 or 4, of the Thumb instruction at offset `at` (Armv7-M ARM, A5.1)."""
+    return 4 if code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2
+
+
+@cache
+def plugin(source: Path = SOURCE) -> Path:
+    """The plugin as a shared library, compiled on first use. Raises ToolError E0501 (no gcc) or E0507."""
+    name = f"plugin-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bnncc"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        folder = Path(tempfile.mkdtemp(prefix="bnncc-"))
+    library = folder / name
+    if library.is_file():
+        return library
+    unfinished = folder / f"{name}.{os.getpid()}"
+    command = [tool("gcc"), "-O2", "-shared", "-fPIC", "-o", str(unfinished), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ToolError.of(
+            "E0507",
+            f"gcc refused the counting plugin:\n{last_lines(done.stderr)}",
+            where=str(source),
+            remedy="check that the host's gcc and libc6-dev are installed",
+        )
+    unfinished.replace(library)  # at once: another process may be doing the same
+    return library
+
+
+def count_elf(
+    elf: Path, machine: Machine, marks: Sequence[tuple[int, int]], *, cwd: Path, timeout: float = 600
+) -> tuple[Run, Counts]:
+    """Run `elf` as `run_elf` does, and count.
+
+    `marks` are (address, region): executing the instruction there enters the region; of several marks at one address
+    the last one holds. A run begins where IDLE is left and ends where it is entered.
+    """
+    with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
+        files = {name: Path(scratch) / name for name in ("marks", "nodes", "edges")}
+        files["marks"].write_text("".join(f"{address:x} {region:x}\n" for address, region in dict(marks).items()))
+        options = [f"{name}={path}" for name, path in files.items()]
+        run = run_elf(elf, machine, cwd=cwd, plugin_args=[str(plugin()), *options], timeout=timeout)
+        nodes = []
+        for line in files["nodes"].read_text().splitlines():
+            region, address, code = line.split()
+            nodes.append(Node(int(region, 16), int(address, 16), bytes.fromhex(code)))
+        edges = np.fromfile(files["edges"], _RECORD)
+    return run, Counts(tuple(nodes), edges, int(edges["run"].max()) + 1 if len(edges) else 0)
