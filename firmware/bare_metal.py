@@ -1,4 +1,4 @@
-"""What every environment shares: the processor's flags on compile and link, and the project's own start-up and linker script.
+"""What every environment shares: the processor's flags on compile and link, the project's start-up and linker script.
 
 PlatformIO hands a build flag such as -mfpu to the compiler only; without it the linker picks a soft-float C library.
 """

@@ -1,10 +1,11 @@
 """Build and upload the firmware with a generated model, through PlatformIO.
 
-`flash` copies the project of firmware/ to a build folder, adds the model and runs `pio` from this Python environment. For a
-simulated board nothing comes from PlatformIO's registry: the platform is firmware/platform, and the one package that
-PlatformIO itself insists on, tool-scons, is laid down as a stub around the SCons of PyPI.
+`flash` copies the project of firmware/ to a build folder, adds the model and runs `pio` from this Python environment.
+For a simulated board nothing comes from PlatformIO's registry: the platform is firmware/platform, and the one package
+that PlatformIO itself insists on, tool-scons, is laid down as a stub around the SCons of PyPI.
 """
 
+import importlib
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bnncc.errors import ModelError, ToolError, UsageError
 from bnncc.resources import folder as resource_folder
@@ -25,7 +27,7 @@ _LOG_LINES = 15
 
 @dataclass(frozen=True)
 class Flashed:
-    """A board that now runs the model. Sizes in bytes of the whole firmware; `ram_bytes` is static, without the stack."""
+    """A board that now runs the model. Sizes in bytes of the whole firmware; `ram_bytes` is without the stack."""
 
     port: str
     elf: Path
@@ -42,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def fingerprint(folder: Path, name: str) -> int:
-    """CRC-32 of the generated header and source: the firmware tells it, so that old weights are noticed. Raises E0610."""
+    """CRC-32 of the generated header and source, which the firmware tells: old weights are noticed. Raises E0610."""
     crc = 0
     for path in _sources(folder, name):
         crc = zlib.crc32(path.read_bytes(), crc)
@@ -52,24 +54,27 @@ def fingerprint(folder: Path, name: str) -> int:
 def flash(folder: Path, name: str, board: Board, *, workdir: Path | None = None, port: str | None = None) -> Flashed:
     """Build the firmware with the model `name` generated in `folder`, upload it, and return where it answers.
 
-    `workdir` is the build folder, one for each board and model in the cache unless given; `port` is the serial port (for a
-    simulated board the path that becomes one), found unless given.
+    `workdir` is the build folder, one for each board and model in the cache unless given; `port` is the serial port
+    (for a simulated board the path that becomes one), found unless given.
 
-    Raises ModelError E0601 if the model is too large for the board: exit code 1, since the board is there and works, and no
-    repair of the environment helps; UsageError E0610; ToolError E0602 to E0605 and E0611.
+    Raises ModelError E0601 if the model is too large for the board: exit code 1, since the board is there and works,
+    and no repair of the environment helps; UsageError E0610; ToolError E0602 to E0605 and E0611.
     """
-    sources = _sources(folder, name)
+    crc = fingerprint(folder, name)
     _require_tools(board)
     project = (workdir or cache_folder() / "boards" / board.name / name).absolute()
-    crc = fingerprint(folder, name)
     try:
-        _write_project(project, name, sources, crc)
+        _copy_firmware(project)
+        add_model(project, folder, name)
         if board.simulated:
             _seed_scons(project / "core")
             simulated_port(board, port).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ToolError.of(
-            "E0611", f"cannot write the build folder: {error}", where=str(project), remedy="free space, or set BNNCC_CACHE"
+            "E0611",
+            f"cannot write the build folder: {error}",
+            where=str(project),
+            remedy="free space, or set BNNCC_CACHE",
         ) from error
 
     elf = project / ".pio" / "build" / board.environment / "firmware.elf"
@@ -108,8 +113,7 @@ def find_port(board: Board, port: str | None = None) -> str:
     if port is not None:
         return port
     _require_tools(board)
-    from serial.tools import list_ports
-
+    list_ports: Any = importlib.import_module("serial.tools.list_ports")
     found = [p.device for p in list_ports.comports() if p.vid is not None and f"{p.vid:04x}:{p.pid:04x}" == board.usb]
     if len(found) == 1:
         return str(found[0])
@@ -145,15 +149,20 @@ def _require_tools(board: Board) -> None:
             raise ToolError.of("E0602", f"{tool} is not installed", remedy=f"sudo apt-get install {package}")
 
 
-def _write_project(project: Path, name: str, sources: tuple[Path, Path], crc: int) -> None:
-    """The PlatformIO project of firmware/ with the model in it; builds of an earlier call stay for PlatformIO to reuse."""
+def _copy_firmware(project: Path) -> None:
+    """The PlatformIO project of firmware/; what an earlier build left of objects stays, to be reused."""
     for stale in ("src", "model", "platform"):
         shutil.rmtree(project / stale, ignore_errors=True)
     ignore = shutil.ignore_patterns("sim", ".pio", "__pycache__")
     shutil.copytree(resource_folder("firmware"), project, ignore=ignore, dirs_exist_ok=True)
+
+
+def add_model(project: Path, folder: Path, name: str) -> None:
+    """Write model/ and src/model.c into a copy of the firmware: the model `name` of `folder`, its steps profiled."""
     model = project / "model"
-    model.mkdir()
-    for path in sources:
+    model.mkdir(exist_ok=True)
+    (project / "src").mkdir(exist_ok=True)
+    for path in _sources(folder, name):
         shutil.copy(path, model)
     upper = name.upper()
     (model / "model.h").write_text(
@@ -170,7 +179,7 @@ def _write_project(project: Path, name: str, sources: tuple[Path, Path], crc: in
 #include "{name}.c"
 
 const char model_name[] = "{name}";
-const uint32_t model_fingerprint = 0x{crc:08x}u;
+const uint32_t model_fingerprint = 0x{fingerprint(folder, name):08x}u;
 """,
         encoding="utf-8",
     )
@@ -179,17 +188,17 @@ const uint32_t model_fingerprint = 0x{crc:08x}u;
 def _seed_scons(core: Path) -> None:
     """Lay down PlatformIO's package tool-scons as a stub that runs the installed SCons.
 
-    PlatformIO 6.1 and later ask for a version such as ~4.41101.0, which is SCons 4.11.1 re-encoded. package.json satisfies the version
-    test, .piopm the test of the owner; without them PlatformIO would go to its registry.
+    package.json satisfies PlatformIO's test of the version (such as ~4.41101.0, its encoding of SCons 4.11.1), .piopm
+    that of the owner; without them PlatformIO would go to its registry.
     """
-    from platformio.dependencies import get_core_dependencies
-
-    version = get_core_dependencies()["tool-scons"].lstrip("~^>=")
+    dependencies: Any = importlib.import_module("platformio.dependencies")
+    version = dependencies.get_core_dependencies()["tool-scons"].lstrip("~^>=")
     package = core / "packages" / "tool-scons"
     package.mkdir(parents=True, exist_ok=True)
     spec = {"owner": "platformio", "id": None, "name": "tool-scons", "requirements": None, "uri": None}
     found = importlib.util.find_spec("SCons")
-    assert found is not None and found.origin is not None  # _require_tools has looked
+    assert found is not None  # _require_tools has looked
+    assert found.origin is not None
     contents = {
         "package.json": json.dumps({"name": "tool-scons", "version": version, "description": "runs the SCons of PyPI"}),
         ".piopm": json.dumps({"type": "tool", "name": "tool-scons", "version": version, "spec": spec}),
@@ -208,7 +217,12 @@ def _pio(project: Path, board: Board, arguments: list[str]) -> tuple[int, str]:
         environment["PLATFORMIO_CORE_DIR"] = str(project / "core")
     command = [sys.executable, "-m", "platformio", "run", "-d", str(project), "-e", board.environment, *arguments]
     done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     return done.returncode, done.stdout.decode("utf-8", "replace")
 

@@ -3,6 +3,7 @@
 `Session` is one open port; `measure_board` runs many inputs and is what the command line uses.
 """
 
+import importlib
 import struct
 import time
 import zlib
@@ -149,9 +150,9 @@ class Measured:
 class Session:
     """An open conversation with the board at `port`, which nobody else can open meanwhile. A context manager.
 
-    `timeout` is the number of seconds in which an answer must begin and end, sending not counted. Each request is tried
-    three times. Raises ToolError: E0602 pyserial missing, E0605 no such port, E0606 in use, E0607 silence or unplugged, E0608
-    other firmware, E0609 the board refused or failed.
+    `timeout` is the number of seconds in which an answer must have arrived, the time on the line not counted. Each
+    request is tried three times. Raises ToolError: E0602 pyserial missing, E0605 no such port, E0606 in use, E0607
+    silence or unplugged, E0608 other firmware, E0609 the board refused or failed.
     """
 
     ATTEMPTS = 3
@@ -167,7 +168,9 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -209,7 +212,7 @@ class Session:
         answer = self._ask(Kind.RUN, data)
         head = struct.Struct(f"<Q{hello.step_count}I")
         if len(answer) != head.size + hello.result_bytes:
-            raise self._error("E0608", "the answer has not the length that the board announced", "flash the model again")
+            raise self._error("E0608", "the answer has not the length that it announced", "flash the model again")
         total, *steps = head.unpack_from(answer)
         if hello.counter == "none":
             return Run(answer[head.size :], None, None)
@@ -243,7 +246,7 @@ class Session:
             return answer.payload
         known = answer.status in _REASONS
         reason = _REASONS[Status(answer.status)] if known else f"status {answer.status}"
-        raise self._error("E0609", f"{kind.name.lower()}: {reason}", "flash the model again, and check the input's size")
+        raise self._error("E0609", f"{kind.name.lower()}: {reason}", "flash the model again; check the input's size")
 
     def _answers(self, deadline: float) -> Iterator[Frame]:
         """The undamaged frames that arrive until `deadline`."""
@@ -274,17 +277,13 @@ class Session:
             raise self._unplugged(error) from error
 
     def _write(self, data: bytes) -> None:
-        import serial
-
         try:
             self._serial.write(data)
-        except serial.SerialTimeoutException as error:
-            raise self._error("E0607", "the board takes no data", "reset the board") from error
         except OSError as error:
             raise self._unplugged(error) from error
 
     def _unplugged(self, error: OSError) -> ToolError:
-        return self._error("E0607", f"the port vanished: {error}", "plug the board in, or flash it again if it is simulated")
+        return self._error("E0607", f"the port failed: {error}", "plug the board in; flash it again if simulated")
 
     def _error(self, code: str, message: str, remedy: str) -> ToolError:
         return ToolError.of(code, message, where=self.port, remedy=remedy)
@@ -293,7 +292,7 @@ class Session:
 def _open(port: str) -> Any:
     """The serial port, held exclusively. Raises ToolError E0602, E0605, E0606."""
     try:
-        import serial
+        serial: Any = importlib.import_module("serial")
     except ImportError as error:
         raise ToolError.of("E0602", "pyserial is not installed", remedy="pip install 'bnncc[board]'") from error
     try:
@@ -320,8 +319,8 @@ def measure_board(
 ) -> Measured:
     """Run the model `name` on the board at `port` on each of `inputs` (the bytes of one sample, as the C takes them).
 
-    `threshold` is the exits' entropy threshold in nats; None leaves what the board has. `progress` is called with the number
-    of samples done. The results are raw: view them with the model's `result_dtype`. Raises ToolError as `Session` does.
+    `threshold` is the exits' entropy threshold in nats; None leaves what the board has. `progress` is called with the
+    number of samples done. The results are raw: view them with the model's `result_dtype`. Raises ToolError.
     """
     runs: list[Run] = []
     with Session(port, timeout=timeout) as session:

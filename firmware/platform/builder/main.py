@@ -27,7 +27,8 @@ env.Replace(
     SIZECHECKCMD="$SIZETOOL -A -d $SOURCES",
     SIZEPRINTCMD="$SIZETOOL -B -d $SOURCES",
     UPLOADER=join(platform.get_dir(), "simboard.py"),
-    UPLOADCMD=f'"$PYTHONEXE" "$UPLOADER" start --machine {board.get("build.qemu_machine")} --port "$UPLOAD_PORT" --elf "$SOURCE"',
+    UPLOADCMD='"$PYTHONEXE" "$UPLOADER" start --machine $MACHINE --port "$UPLOAD_PORT" --elf "$SOURCE"',
+    MACHINE=board.get("build.qemu_machine"),
 )
 env.Append(
     CCFLAGS=["-ffunction-sections", "-fdata-sections"],
