@@ -3,6 +3,7 @@
 `Session` is one open port; `measure_board` runs many inputs and is what the command line uses.
 """
 
+import errno
 import importlib
 import struct
 import time
@@ -298,13 +299,12 @@ def _open(port: str) -> Any:
     try:
         return serial.Serial(port, BAUD, write_timeout=30.0, exclusive=True)
     except OSError as error:
-        text = str(error)
-        if "exclusively lock" in text or "Resource busy" in text:
+        if error.errno in (errno.EAGAIN, errno.EBUSY):
             raise ToolError.of(
                 "E0606", "another program has the port open", where=port, remedy="close the serial monitor"
             ) from error
         remedy = "connect the board; if the port is there, let your user open it (group dialout)"
-        raise ToolError.of("E0605", f"cannot open the port: {text}", where=port, remedy=remedy) from error
+        raise ToolError.of("E0605", f"cannot open the port: {error}", where=port, remedy=remedy) from error
 
 
 def measure_board(

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A simulated board: QEMU in the background, its UART on a pty to which the path PORT is a link.
 
-    simboard.py start --machine mps2-an386 --port PORT --elf firmware.elf as if the board had been flashed and reset
-    simboard.py status --port PORT                                     exit code 0: it runs, 1: it does not
-    simboard.py stop --port PORT                                       as if it had been unplugged
+    simboard.py start --machine mps2-an386 --port PORT --elf firmware.elf   as if it had been flashed and reset
+    simboard.py status --port PORT                                          exit code 0: it runs, 1: it does not
+    simboard.py stop --port PORT                                            as if it had been unplugged
 
 PORT.qmp is QEMU's control socket. Whether the board runs is asked there, and it is ended there: no process ids, which
 go stale and are given to others. Needs the standard library only.

@@ -1,20 +1,14 @@
 """A toy model, the firmware with it, and the simulated boards that run it; every board is stopped at the end."""
 
 import ctypes
-import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from toy_board import RESULT_BYTES, TOY
 
 from bnncc.board import pio
-from bnncc.resources import folder
 from bnncc.target import Board, boards
-
-TOY = Path(__file__).parent
-RESULT_BYTES = 44
 
 
 @pytest.fixture(scope="session")
@@ -47,34 +41,3 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, float], by
         return result.raw
 
     return run
-
-
-@contextmanager
-def qemu(machine: str, elf: Path, uart: int = 0) -> Iterator[str]:
-    """A firmware on a QEMU machine that no board of targets/ names; gives the pty of its UART number `uart`."""
-    serial = ["-serial", "null"] * uart + ["-serial", "pty"]
-    command = ["qemu-system-arm", "-machine", machine, "-kernel", elf, "-display", "none", "-monitor", "none", *serial]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"/dev/pts/\d+", process.stdout.readline())
-            assert found
-            yield found[0]
-        finally:
-            process.terminate()
-
-
-def build_firmware(where: Path, flags: list[str], board_file: str, memory: tuple[str, str, str, str]) -> Path:
-    """The runner with the toy model, by arm-none-eabi-gcc alone and without any warning; `memory` is as in link.ld."""
-    firmware = folder("firmware")
-    sources = [*(firmware / "src").glob("[!b]*.c"), firmware / "src" / board_file, *(where / "src").glob("*.c")]
-    symbols = zip(("FLASH_ORIGIN", "FLASH_BYTES", "RAM_ORIGIN", "RAM_BYTES"), memory, strict=True)
-    elf = where / f"{board_file}{'-'.join(flags)}.elf"
-    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
-    subprocess.run(
-        ["arm-none-eabi-gcc", "-std=c99", "-O2", *warnings, *flags, f"-I{where / 'model'}", f"-I{firmware / 'src'}"]
-        + [*sources, "-nostartfiles", "--specs=nano.specs", "-T", firmware / "link.ld", "-o", elf]
-        + [f"-Wl,--defsym={name}={value}" for name, value in symbols],
-        check=True,
-    )
-    return elf

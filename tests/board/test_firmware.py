@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TOY, build_firmware, qemu
+from toy_board import TOY, build_firmware, qemu
 
 from bnncc.board import pio
 from bnncc.board.serial import Session

@@ -8,7 +8,7 @@ import sys
 import threading
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -145,10 +145,8 @@ def fake_board(*answers: Callable[[Frame], list[Frame] | bytes]) -> Iterator[str
                 os.write(master, answer if isinstance(answer, bytes) else b"".join(map(encode, answer)))
 
     def serve_until_hung_up() -> None:
-        try:
+        with suppress(OSError):  # reading fails once the last user of the other end has closed it
             serve()
-        except OSError:  # the last user of the other end has closed it
-            pass
 
     thread = threading.Thread(target=serve_until_hung_up, daemon=True)
     thread.start()
@@ -179,7 +177,7 @@ def test_late_answers_are_dropped_and_lost_ones_asked_for_again() -> None:
     late = Frame(Kind.HELLO, 200, b"\1late")
     with (
         fake_board(
-            lambda request: [Frame(*DAMAGED[:2], status=DAMAGED[2])],
+            lambda _: [Frame(0, 0, status=Status.DAMAGED)],
             lambda request: b"\0noise\0" + encode(late) + encode(hello_answer()(request)[0]),
         ) as port,
         Session(port) as session,
@@ -193,9 +191,8 @@ def test_silence() -> None:
 
 
 def test_a_line_that_damages_everything() -> None:
-    damaged: Callable[[Frame], list[Frame]] = lambda request: [Frame(0, 0, status=1)]  # noqa: ARG005, E731
     with (
-        fake_board(*[damaged] * 3) as port,
+        fake_board(*[lambda _: [Frame(0, 0, status=Status.DAMAGED)]] * 3) as port,
         Session(port) as session,
         pytest.raises(ToolError, match=r"E0609.*damaged"),
     ):
