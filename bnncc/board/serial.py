@@ -18,6 +18,7 @@ from bnncc.errors import ToolError
 
 PROTOCOL_VERSION = 1
 BAUD = 115200
+_CHUNK = 4096
 
 _HEADER = struct.Struct("<BBHI")  # kind, tag, status, payload bytes
 _HELLO = struct.Struct("<BBHIIIIII")
@@ -181,7 +182,7 @@ class Session:
     def hello(self) -> Hello:
         """Ask the board which model it runs."""
         # A simulated board notices within a second that its port was opened: short waits, and more of them.
-        answer = self._ask(Kind.HELLO, timeout=min(self.timeout, 2.0))
+        answer = self._ask(Kind.HELLO, timeout=min(self.timeout, 4.0))
         if len(answer) >= 1 and answer[0] != PROTOCOL_VERSION:
             raise self._error(
                 "E0608",
@@ -279,7 +280,8 @@ class Session:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._serial.write(data)
+            for start in range(0, len(data), _CHUNK):  # the write timeout is for one chunk, whatever the input's size
+                self._serial.write(data[start : start + _CHUNK])
         except OSError as error:
             raise self._unplugged(error) from error
 

@@ -89,6 +89,15 @@ def test_systick_counts_where_there_is_no_cycle_counter(project: Path, toy: Call
         assert early.step_cycles[2] == 0
 
 
+def test_an_input_of_many_blocks(project: Path, toy: Callable[[bytes, float], bytes]) -> None:
+    header = project / "model" / "toy.h"
+    header.write_text(header.read_text(encoding="utf-8").replace("COUNT 8", "COUNT 12288"), encoding="utf-8")
+    elf = build_firmware(project, list(cores()["cortex-m4"].flags), "board_mps2.c", SMALL)
+    with qemu("mps2-an386", elf) as port, Session(port) as session:
+        data = bytes(range(1, 255)) * 48 + bytes(96)
+        assert session.run(data).result == toy(data[:8], 0.5)
+
+
 def test_a_model_without_exits(project: Path) -> None:
     header = project / "model" / "toy.h"
     header.write_text(header.read_text(encoding="utf-8").replace("EXIT_COUNT 2", "EXIT_COUNT 0"), encoding="utf-8")
