@@ -17,5 +17,27 @@ CODES: dict[str, tuple[str, str]] = {
     # E05: tools and simulator
     # E06: boards
     # E07: training and export
+    "E0701": (
+        "cannot write a file",
+        "The disk refused a model, a checkpoint or a download. Files are written whole or not at all, so what was there "
+        "before is still there.",
+    ),
+    "E0702": (
+        "training diverged",
+        "The loss became infinite or NaN. Bop leaves the binary weights valid, but batch normalisation's parameters are "
+        "lost: begin anew with a lower rate for Adam.",
+    ),
+    "E0703": (
+        "unusable checkpoint",
+        "A training run resumes only from a checkpoint of the same model with the same settings.",
+    ),
+    "E0704": (
+        "data set not available",
+        "The data set is neither in its folder ($BNNCC_DATA, or ~/.cache/bnncc) nor could it be downloaded.",
+    ),
+    "E0705": (
+        "damaged data file",
+        "A file of the data set is not in the format that its publisher describes.",
+    ),
     # W: warnings
 }
