@@ -39,5 +39,25 @@ CODES: dict[str, tuple[str, str]] = {
         "damaged data file",
         "A file of the data set is not in the format that its publisher describes.",
     ),
+    "E0706": (
+        "exits or input shape do not fit",
+        "An export takes the input's shape with batch 1 and, for early exits, a name for each output and a positive "
+        "entropy threshold in nats.",
+    ),
+    "E0707": (
+        "parameters that cannot be exported",
+        "All parameters and statistics must be finite, and the weights of binary layers -1 or +1. An optimizer other than "
+        "Bop moves binary weights away from these.",
+    ),
+    "E0708": (
+        "torch cannot convert the model",
+        "torch's ONNX exporter failed on the model: an operator without an ONNX form, or Python code that depends on "
+        "values.",
+    ),
+    "E0709": (
+        "torch and onnxruntime disagree",
+        "After a conversion both run on the same random inputs. They round batch normalisation differently, which the "
+        "tolerance allows for; more than that means that the file would not be the model that was trained.",
+    ),
     # W: warnings
 }
