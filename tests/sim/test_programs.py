@@ -17,7 +17,7 @@ each_core = pytest.mark.parametrize("core", cores().values(), ids=lambda core: c
 
 def source(folder: Path, text: str) -> list[Path]:
     path = folder / "main.c"
-    path.write_text(text)
+    path.write_text(text + "\n")
     return [path]
 
 
