@@ -6,15 +6,160 @@ E05 tools and simulator   E06 boards   E07 training and export   W warnings, num
 
 CODES: dict[str, tuple[str, str]] = {
     # E01: the ONNX file
+    "E0101": (
+        "the model cannot be read",
+        "The path does not exist, is a folder, or may not be read; or the model keeps its weights in another "
+        "file that is missing."
+    ),
+    "E0102": (
+        "not a valid ONNX file",
+        "The bytes are no ONNX model, or the model breaks the ONNX specification (a cycle, a value read "
+        "before it is made, an attribute of the wrong type). `python -m onnx.checker` tells the same."
+    ),
+    "E0103": (
+        "unsupported opset",
+        "bnncc reads the default ONNX operator set from version 9 to the newest that the installed onnx "
+        "package knows."
+    ),
+    "E0104": (
+        "absurd dimensions",
+        "A tensor would take more than 512 MiB. An ONNX file is untrusted: sizes are checked before anything "
+        "is allocated."
+    ),
+    "E0105": (
+        "shapes do not fit",
+        "ONNX shape inference failed, a shape is not static, or a layer's parameters do not fit its input. "
+        "bnncc compiles one sample: batch 1, fixed sizes, 2D images or vectors."
+    ),
+    "E0106": (
+        "an initializer cannot be read",
+        "The data of an initializer do not match its type and dimensions, or lie in a file that is missing."
+    ),
+    "E0107": (
+        "constants cannot be evaluated",
+        "Parts of the graph that do not depend on the input are evaluated once by onnxruntime; it refused."
+    ),
     # E02: operators
+    "E0201": (
+        "unsupported operator",
+        "The node, or this use of it, is outside of what bnncc lowers to C. docs/operators.md lists what is "
+        "supported."
+    ),
+    "E0202": (
+        "a parameter is not constant",
+        "Weights, biases and BatchNorm parameters must be initializers or computed from initializers alone."
+    ),
+    "E0203": (
+        "weights are not binary",
+        "Every output channel must hold weights of one magnitude: +1 and -1, or +s and -s. Zero is neither."
+    ),
+    "E0204": (
+        "unsupported reshape",
+        "bnncc keeps images pixel-major and bit-packed; a view that mixes pixels and channels has no cheap "
+        "form. Flattening to [1, N] is free."
+    ),
+    "E0205": (
+        "unsupported broadcasting",
+        "An elementwise constant must be a scalar, one value per channel, or of the tensor's own shape."
+    ),
+    "E0206": (
+        "unsupported padding",
+        "A convolution of binary values pads with 0 (which counts for nothing), -1 or +1; others with 0. Only "
+        "convolutions read padded tensors."
+    ),
+    "E0207": (
+        "unsupported input",
+        "A model has one input: float, uint8 or int8, of shape [1, C, H, W] or [1, N]."
+    ),
+    "E0208": (
+        "unsupported output",
+        "An output must be a tensor that depends on the input: logits, accumulators or signs."
+    ),
+    "E0209": (
+        "the exits are not well described",
+        "metadata_props hold bnncc.exits (a JSON list of all output names in order of depth), bnncc.exit_rule "
+        "(entropy) and bnncc.exit_threshold (nats). Exits are logits [1, K]."
+    ),
     # E03: lowering and exactness
+    "E0308": (
+        "onnxruntime cannot run the model",
+        "The reference of every verification is onnxruntime; without it nothing can be said about the C."
+    ),
+    "E0309": (
+        "the generated C does not compile",
+        "The host compiler refused generated code. That is a defect of bnncc."
+    ),
+    "E0310": (
+        "the generated C misbehaved",
+        "The generated code read or wrote outside its memory, met undefined behaviour, or left padding bits "
+        "set. That is a defect of bnncc."
+    ),
+    "E0301": (
+        "parameters are not finite",
+        "A weight, bias or BatchNorm parameter is NaN or infinite, a variance plus epsilon is not positive, "
+        "or a division by zero stands in the graph. Such a network computes nothing useful, and no threshold "
+        "can stand for it."
+    ),
+    "E0302": (
+        "accumulator beyond 2**24",
+        "onnxruntime sums in float32, which holds integers exactly up to 2**24. Beyond, no integer result "
+        "could be equal to it bit for bit."
+    ),
+    "E0303": (
+        "no counterpart in the file",
+        "The layer's canonical form refers to an integer that the file never computes, so it could not be "
+        "verified."
+    ),
+    "E0304": (
+        "sign can meet zero",
+        "ONNX Sign(0) is 0, which is not binary. BatchNorm and the parity of the accumulator were taken into "
+        "account: the value can be reached. Export sign as Where(x >= 0, 1, -1), as GreaterOrEqual, or as "
+        "BipolarQuant."
+    ),
+    "E0305": (
+        "a layer is not binary",
+        "--require-binary was given, and a layer works on real values; the message says why it does."
+    ),
     # E04: options and input data
+    "E0403": (
+        "--name is not a C identifier",
+        "The name prefixes every symbol of the generated code: letters, digits and underscores, at most 40, "
+        "no keyword of C or C++."
+    ),
+    "E0404": (
+        "the samples cannot be read",
+        "--inputs takes a .npy, or a .npz with an array named like the model's input, or x, or else its first "
+        "array."
+    ),
+    "E0405": (
+        "the samples do not fit the model",
+        "--inputs holds samples in the ONNX layout with the samples first: [N, C, H, W] for an input [1, C, "
+        "H, W]."
+    ),
+    "E0406": (
+        "a value does not fit the input type",
+        "The C takes bytes; a sample holds a value that is no integer or outside of the type's range, or that "
+        "is not finite."
+    ),
+    "E0402": (
+        "--input does not fit the model",
+        "--input u8 and i8 say that a float input holds integers and that the C takes bytes. A model whose "
+        "input is uint8 or int8 already says so itself."
+    ),
     "E0401": (
         "unknown target",
         "--target takes a core (cortex-m4) or a board id; `bnncc targets` lists both. A core has an instruction set "
         "and a timing model; only a board has flash, RAM and a clock.",
     ),
     # E05: tools and simulator
+    "E0507": (
+        "cannot write",
+        "The folder cannot be made or written to, or the disk is full. Nothing was left half-written."
+    ),
+    "E0508": (
+        "no host compiler",
+        "verify builds the generated C with gcc or clang, ASan and UBSan."
+    ),
     "E0501": (
         "a command is not installed",
         "Compiling for a core needs arm-none-eabi-gcc with newlib, running without a board qemu-system-arm, and "
@@ -44,12 +189,113 @@ CODES: dict[str, tuple[str, str]] = {
         "QEMU ended before the program did anything: the machine is unknown to this version, or the counting plugin "
         "could not be loaded. QEMU 7.2 is known to work; the plugin is written for 4.2 to 8 and from 9.1 on.",
     ),
-    "E0507": (
+    "E0509": (
         "the counting plugin does not build",
         "Instructions are counted by a QEMU plugin, a C file that the host's gcc compiles on first use; the shared "
         "library is kept in ~/.cache/bnncc.",
     ),
     # E06: boards
+    "E0601": (
+        "the model is too large for the board",
+        "The linker could not place the firmware with this model in the board's flash and RAM (of which 4 KiB are kept "
+        "for the stack), or the finished program exceeds what targets/boards states. `bnncc compile --target BOARD` "
+        "prints the model's own share.",
+    ),
+    "E0602": (
+        "a tool for boards is missing",
+        "Boards need PlatformIO, SCons and pyserial, which come with `pip install 'bnncc[board]'`; simulated boards "
+        "also need arm-none-eabi-gcc and qemu-system-arm. `bnncc doctor` lists what is installed.",
+    ),
+    "E0603": (
+        "the firmware does not build",
+        "PlatformIO could not build the runner with the generated model; the end of its log is shown. A real board's "
+        "platform is downloaded by PlatformIO the first time, which needs a network.",
+    ),
+    "E0604": (
+        "the upload failed",
+        "PlatformIO built the firmware but could not write it to the board; the end of its log is shown. Usually the "
+        "board is not connected, or another program holds its debug probe.",
+    ),
+    "E0605": (
+        "no serial port",
+        "The board's serial port does not exist or may not be opened, or several ports look like the board's. A "
+        "simulated board has a port from `bnncc flash` until it is stopped.",
+    ),
+    "E0606": (
+        "the serial port is in use",
+        "Another program, such as a serial monitor or a second bnncc, has the board's serial port open.",
+    ),
+    "E0607": (
+        "the board does not answer",
+        "No valid answer came within the time allowed, or the port vanished in the middle. Either the firmware on the "
+        "board is not bnncc's, or the board hangs, or it was unplugged.",
+    ),
+    "E0608": (
+        "other firmware on the board",
+        "The board answers, but as another model, another version of the same model, or with another version of the "
+        "protocol. Flash the model again.",
+    ),
+    "E0609": (
+        "the board refused or failed",
+        "The board answered a request with an error: it does not know the request or cannot serve it with this model, "
+        "or its processor faulted while running the model. After a fault it restarts.",
+    ),
+    "E0610": (
+        "no generated model to flash",
+        "The folder given does not hold the NAME.h and NAME.c that `bnncc compile` writes.",
+    ),
+    "E0611": (
+        "the build folder cannot be written",
+        "PlatformIO builds in a folder under BNNCC_CACHE, else under ~/.cache/bnncc. The disk is full, or the folder "
+        "is not the user's.",
+    ),
     # E07: training and export
+    "E0701": (
+        "cannot write a file",
+        "The disk refused a model, a checkpoint or a download. Files are written whole or not at all, so what was there "
+        "before is still there.",
+    ),
+    "E0702": (
+        "training diverged",
+        "The loss became infinite or NaN. Bop leaves the binary weights valid, but batch normalisation's parameters are "
+        "lost: begin anew with a lower rate for Adam.",
+    ),
+    "E0703": (
+        "unusable checkpoint",
+        "A training run resumes only from a checkpoint of the same model with the same settings.",
+    ),
+    "E0704": (
+        "data set not available",
+        "The data set is neither in its folder ($BNNCC_DATA, or ~/.cache/bnncc) nor could it be downloaded.",
+    ),
+    "E0705": (
+        "damaged data file",
+        "A file of the data set is not in the format that its publisher describes.",
+    ),
+    "E0706": (
+        "exits or input shape do not fit",
+        "An export takes the input's shape with batch 1 and, for early exits, a name for each output and a positive "
+        "entropy threshold in nats.",
+    ),
+    "E0707": (
+        "parameters that cannot be exported",
+        "All parameters and statistics must be finite, and the weights of binary layers -1 or +1. An optimizer other than "
+        "Bop moves binary weights away from these.",
+    ),
+    "E0708": (
+        "torch cannot convert the model",
+        "torch's ONNX exporter failed on the model: an operator without an ONNX form, or Python code that depends on "
+        "values.",
+    ),
+    "E0709": (
+        "torch and onnxruntime disagree",
+        "After a conversion both run on the same random inputs. They round batch normalisation differently, which the "
+        "tolerance allows for; more than that means that the file would not be the model that was trained.",
+    ),
     # W: warnings
+    "W0401": (
+        "a float input feeds a binary layer",
+        "The first layer then sums float32 values: slow without an FPU, and close to onnxruntime instead of "
+        "equal. If the input holds integers (pixels), say so with --input u8 or --input i8."
+    ),
 }

@@ -39,7 +39,10 @@ class Core:
 
 @dataclass(frozen=True)
 class Board:
-    """A board: what a core alone lacks. Sizes in bytes, the clock in Hz, `environment` is PlatformIO's."""
+    """A board: what a core alone lacks. Sizes in bytes, the clock in Hz, `environment` is PlatformIO's.
+
+    `usb` is "vendor:product" of the board's serial port in hexadecimal, empty for a simulated board.
+    """
 
     name: str
     title: str
@@ -49,6 +52,7 @@ class Board:
     clock_hz: int
     environment: str
     simulated: bool
+    usb: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Boards: build and upload through PlatformIO, talk over a serial port."""

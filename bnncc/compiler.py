@@ -1,0 +1,145 @@
+"""compile(): the whole way from an ONNX model to C, and what is known of the result."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from bnncc.dump import Dump
+from bnncc.emit import emit, result_dtype
+from bnncc.errors import Diagnostic, ModelError, ToolError
+from bnncc.frontend.importer import Imported, import_model
+from bnncc.graph import Elem
+from bnncc.layout import C_TYPES, DTYPES
+from bnncc.lower import lower
+from bnncc.names import model_name
+from bnncc.passes import run_passes
+from bnncc.program import Program
+from bnncc.report import make_report
+from bnncc.target import Target, find_target
+
+if TYPE_CHECKING:
+    from bnncc.verify.judge import Verification
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model: its files, and all that verification, measurement and reports need to know."""
+
+    name: str
+    target: Target
+    imported: Imported
+    program: Program
+    files: Mapping[str, str]
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        return self.imported.warnings
+
+    @property
+    def input_dtype(self) -> "np.dtype[np.generic]":
+        """The type of one input value in C."""
+        return DTYPES[C_TYPES[self.program.graph.input.elem]]
+
+    @property
+    def result_dtype(self) -> "np.dtype[np.void]":
+        """NAME_result as a numpy structured dtype."""
+        return result_dtype(self.program)
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """The content of report.json (docs/report.md): one row a step, totals, the exactness of each layer."""
+        return make_report(self)
+
+    def write(self, folder: "str | os.PathLike[str]") -> list[Path]:
+        """Write the C files, model.h for generic drivers, and report.json into `folder`; all of them or none.
+
+        Returns their paths. Raises ToolError E0507 if the folder cannot be written.
+        """
+        upper = self.name.upper()
+        adapter = (
+            "/* What generic drivers and the firmware runner need to know of the model. */\n"
+            f'#include "{self.name}.h"\n#define MODEL(name) {self.name}_##name\n#define MODEL_CONST(name) {upper}_##name\n#define MODEL_SOURCE "{self.name}.c"\n'
+        )
+        texts = {**self.files, "model.h": adapter, "report.json": json.dumps(self.report, indent=2) + "\n"}
+        return write_all(Path(folder), texts)
+
+    def verify(self, x: "np.ndarray[Any, Any] | None" = None, *, samples: int = 32, on: str = "host") -> "Verification":
+        """Run the C beside onnxruntime on x [N, ...] (ONNX layout; random without it) and judge by the contract."""
+        from bnncc.verify.judge import verify
+
+        return verify(self, x, samples=samples, on=on)
+
+
+def write_all(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write every file or none: all go to temporary names first. Raises ToolError E0507."""
+    made: list[str] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+            made.append(temporary)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as f:
+                f.write(text)
+            Path(temporary).chmod(0o644)
+        for temporary, name in zip(made, texts, strict=True):
+            Path(temporary).replace(folder / name)
+    except OSError as e:
+        for temporary in made:
+            Path(temporary).unlink(missing_ok=True)
+        raise ToolError.of(
+            "E0507", f"cannot write into {folder}: {e.strerror or e}", remedy="check the path, its rights and the space on the disk"
+        ) from None
+    return [folder / name for name in texts]
+
+
+def compile(  # noqa: A001  (the verb that users look for: bnncc.compile)
+    model: "str | os.PathLike[str] | onnx.ModelProto",
+    target: str = "cortex-m4",
+    *,
+    name: str | None = None,
+    input: str | None = None,  # noqa: A002  (as --input)
+    input_layout: str = "nchw",
+    require_binary: bool = False,
+    dump: "str | os.PathLike[str] | None" = None,
+    kernel: str | None = None,
+) -> Compiled:
+    """Compile an ONNX model for a core or a board.
+
+    input ("u8", "i8", "f32"): the type the C takes for a float ONNX input; bytes then mean float(byte).
+    input_layout ("nchw", "nhwc"): the order in which the C takes an image. require_binary refuses real-valued layers.
+    dump: a folder for the graph after every pass, the choice of kernels and the memory map. kernel forces one (for tests).
+    Raises ModelError, UsageError.
+    """
+    found = find_target(target)
+    file = "model.onnx" if isinstance(model, onnx.ModelProto) else Path(model).name
+    chosen = model_name(name, Path(file).stem)
+    imported = import_model(model, input)
+    record = Dump(Path(dump)) if dump is not None else None
+    graph = run_passes(imported.graph, record.graph if record else None)
+    program = lower(graph, found.core, chosen, nhwc=input_layout == "nhwc", forced=kernel)
+    if record:
+        record.program(program, imported)
+        record.write()
+    if require_binary:
+        refuse_real(program)
+    return Compiled(chosen, found, imported, program, emit(program, file, found.core.name))
+
+
+def refuse_real(program: Program) -> None:
+    """Raise ModelError E0305 with every layer that works on real values."""
+    real = [s for s in program.steps if s.reason]
+    if real:
+        remedy = "binarize the input of this layer, or compile without --require-binary"
+        if program.graph.input.elem is Elem.F32:
+            remedy = "say --input u8 or i8 if the input holds integers; " + remedy
+        raise ModelError(
+            *(Diagnostic("E0305", f"the layer works on real values: {s.reason}", ", ".join(s.op.origin), remedy) for s in real)
+        )

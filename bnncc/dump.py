@@ -1,0 +1,87 @@
+"""--dump: the graph after every pass, every kernel considered, the memory map, as text to read and compare."""
+
+from pathlib import Path
+
+from bnncc.frontend.importer import Imported
+from bnncc.graph import Conv, Graph, Map, MaxPool, Op, Sign, Tensor
+from bnncc.program import Program
+
+
+class Dump:
+    """Collects the stages of one compilation and writes them all at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.texts: dict[str, str] = {}
+        self.binaries: dict[str, bytes] = {}
+
+    def graph(self, stage: str, graph: Graph) -> None:
+        number = len(self.texts)
+        self.texts[f"{number:02}-{stage}.txt"] = graph_text(graph)
+
+    def program(self, program: Program, imported: Imported) -> None:
+        self.texts["kernels.txt"] = kernels_text(program)
+        self.texts["memory.txt"] = memory_text(program)
+        if imported.reasons:
+            self.texts["reference.txt"] = "".join(f"{node}: {why}\n" for node, why in imported.reasons)
+            self.binaries["reference.onnx"] = imported.reference.SerializeToString(deterministic=True)
+
+    def write(self) -> None:
+        from bnncc.compiler import write_all
+
+        write_all(self.folder, self.texts)
+        for name, data in self.binaries.items():
+            (self.folder / name).write_bytes(data)
+
+
+def tensor_text(t: Tensor) -> str:
+    bounds = f" in {t.lo}..{t.hi}" + (f" step {t.stride}" if t.stride != 1 else "") if t.elem.is_integer else ""
+    return f"{t.name!r} {t.elem.value}{list(t.shape)}{bounds}"
+
+
+def op_text(op: Op) -> str:
+    details = []
+    if isinstance(op, Conv | MaxPool):
+        details.append(f"kernel {op.kernel} strides {op.strides} pads {op.pads} dilations {op.dilations}")
+    if isinstance(op, Conv):
+        details.append(f"pad value {op.pad_value}, input {op.mul} * x - {op.zero or 0}" + (", to bits" if op.cut else ""))
+    if isinstance(op, MaxPool) and op.minimum:
+        details.append(f"minimum in {sum(op.minimum)} channels")
+    if isinstance(op, Map):
+        details.append("; ".join(f"{s.operation} {s.value.ravel()[:3].tolist()}" for s in op.steps))
+    if isinstance(op, Sign):
+        details.append(f"at zero {op.at_zero}" + (", negated" if op.negate else ""))
+    return f"{tensor_text(op.y)}\n    = {type(op).__name__}({op.x.name!r}) {'; '.join(details)}\n    from {', '.join(op.origin)}\n"
+
+
+def graph_text(graph: Graph) -> str:
+    lines = [f"input {tensor_text(graph.input)}\n", *(op_text(op) for op in graph.ops)]
+    lines += [f"output {o.name!r} = {o.tensor.name!r} then {[s.operation for s in o.steps]}\n" for o in graph.outputs]
+    return "".join(lines)
+
+
+def kernels_text(program: Program) -> str:
+    lines = []
+    for s in program.steps:
+        lines.append(f"step {s.index} {type(s.op).__name__} from {', '.join(s.op.origin)}: {s.kernel}\n")
+        lines += [
+            f"    {c.kernel}: " + (f"refused, {c.refusal}" if c.cycles is None else f"about {c.cycles:.0f} cycles") + "\n" for c in s.considered
+        ]
+    return "".join(lines)
+
+
+def memory_text(program: Program) -> str:
+    head = f"arena {program.arena_bytes} bytes, lower bound {program.arena_bound}\n"
+    width = 48
+    scale = max(program.arena_bytes, 1)
+    lines = [head]
+    for index, step in enumerate(program.steps):
+        row = ["."] * width
+        for b in program.buffers:
+            if b.first <= index <= b.last:
+                begin, end = b.offset * width // scale, max((b.offset + b.bytes) * width // scale, b.offset * width // scale + 1)
+                for k in range(begin, min(end, width)):
+                    row[k] = "s" if b.tensor is None else "#"
+        lines.append(f"step {index:3} |{''.join(row)}| {step.kernel}\n")
+    lines += [f"{b.offset:8} {b.bytes:8} bytes, steps {b.first}..{b.last}: {b.name!r}\n" for b in sorted(program.buffers, key=lambda b: b.offset)]
+    return "".join(lines)

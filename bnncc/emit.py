@@ -1,0 +1,309 @@
+"""Program -> C: one header, one source, one file of constants. The same program gives the same bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import jinja2
+import numpy as np
+
+from bnncc.graph import Elem, Tensor
+from bnncc.kernels.base import float_literal
+from bnncc.layout import DTYPES, MEMBERS, Unit, c_type, unit
+from bnncc.names import comment, identifiers
+from bnncc.outputs import Classify, Decide, Store
+from bnncc.program import Constant, Program, Step
+from bnncc.resources import folder
+
+RESERVED = ("class_index", "exit_index", "entropy")
+
+
+@dataclass(frozen=True)
+class Field:
+    """An array of the result: its C name and type, the output it holds."""
+
+    name: str
+    c_type: str
+    count: int
+    note: str
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step as its template sees it: `s`."""
+
+    program: Program
+    step: Step
+    fn: str
+    field: str
+    parameters: str
+    comment: str
+
+    @property
+    def op(self) -> object:
+        return self.step.op
+
+    @property
+    def p(self) -> Mapping[str, object]:
+        return self.step.parts.params
+
+    @property
+    def x(self) -> Tensor:
+        return self.step.op.x
+
+    @property
+    def y(self) -> Tensor:
+        return self.step.op.y
+
+    @property
+    def x_type(self) -> str:
+        return c_type(self.x)
+
+    @property
+    def y_type(self) -> str:
+        return c_type(self.y)
+
+    @property
+    def x_unit(self) -> Unit:
+        return unit(self.x.shape[0])
+
+    @property
+    def y_unit(self) -> Unit:
+        return unit(self.y.shape[0])
+
+    def at(self, c: str, p: str) -> str:
+        """The index of channel c, pixel p of x: the input in its own order, all else pixel-major."""
+        channels, h, w = self.x.shape
+        if channels == 1:
+            return p
+        if h * w == 1:
+            return c
+        if self.x.name == self.program.graph.input.name and not self.program.nhwc:
+            return f"{c} * {h * w} + {p}"
+        return f"{p if p.isidentifier() else f'({p})'} * {channels} + {c}"
+
+    def word(self, p: str, k: str) -> str:
+        """The index of word k of pixel p of a binary x."""
+        words = self.x_unit.words
+        if words == 1:
+            return p
+        whole = p if p.isidentifier() else f"({p})"
+        return k if p == "0" else f"{whole} * {words} + {k}"
+
+    def bit(self, c: str, p: str) -> str:
+        """The bit of channel c, pixel p of a binary x."""
+        u = self.x_unit
+        if u.words == 1:
+            return f"((uint32_t)x[{p}] >> {c} & 1u)"
+        return f"((uint32_t)x[{self.word(p, f'{c} / 32')}] >> ({c} % 32) & 1u)"
+
+    def as_float(self, c: str, p: str) -> str:
+        if self.x.elem is Elem.BIN:
+            return f"{self.bit(c, p)} != 0 ? 1.0f : -1.0f"
+        return f"{'' if self.x.elem is Elem.F32 else '(float)'}x[{self.at(c, p)}]"
+
+
+def linear(variable: str, factor: int, offset: int = 0) -> str:
+    """C for variable * factor + offset, without what changes nothing."""
+    product = variable if factor == 1 else f"{variable} * {factor}"
+    return product if offset == 0 else f"{product} {'+' if offset > 0 else '-'} {abs(offset)}"
+
+
+@cache
+def environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder("templates")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    made.globals["linear"] = linear
+    return made
+
+
+def fields(program: Program) -> list[Field]:
+    """The arrays of the result, one an output, in the graph's order."""
+    outputs = program.graph.outputs
+    stores = {s.op.output.name: s.op for s in program.steps if isinstance(s.op, Store)}
+    names = identifiers([o.name for o in outputs], RESERVED)
+    return [
+        Field(n, stores[o.name].result_type, o.tensor.size, f"output {comment(o.name)[:60]}, shape {list(o.shape)}")
+        for n, o in zip(names, outputs, strict=True)
+    ]
+
+
+def result_dtype(program: Program) -> "np.dtype[np.void]":
+    """NAME_result as numpy reads it."""
+    parts: list[tuple[str, object, tuple[int, ...]]] = []
+    if has_class(program):
+        parts.append(("class_index", np.int32, ()))
+    if program.exits:
+        parts += [("exit_index", np.int32, ()), ("entropy", np.float32, ())]
+    parts += [(f.name, DTYPES[f.c_type], (f.count,)) for f in fields(program)]
+    return np.dtype(parts, align=True)  # type: ignore[arg-type]
+
+
+def has_class(program: Program) -> bool:
+    return any(isinstance(s.op, Classify | Decide) for s in program.steps)
+
+
+def reindent(text: str) -> str:
+    """C with four spaces a level, whatever the templates' own nesting was; blank lines never double."""
+    out: list[str] = []
+    depth = 0
+    for raw in text.splitlines():
+        line = raw.strip()
+        if not line:
+            if out and out[-1]:
+                out.append("")
+            continue
+        if line.startswith(("#", "/*", "*")) or (out and out[-1].endswith("\\")):
+            out.append(raw.rstrip() if depth == 0 else "    " * depth + line)
+            continue
+        closing = line.startswith("}")
+        depth -= closing
+        out.append("    " * depth + line)
+        depth += line.count("{") - line.count("}") + closing
+    return "\n".join(out).strip("\n") + "\n"
+
+
+def array_text(a: Constant) -> str:
+    """The initialiser of a constant, a dozen values a line."""
+    flat = a.data.ravel()
+    if a.c_type == "float":
+        texts = ["NAN" if np.isnan(v) else ("-" if v < 0 else "") + "HUGE_VALF" if np.isinf(v) else float_literal(float(v)) for v in flat]
+    elif a.c_type.startswith("u") and a.data.dtype.itemsize > 1:
+        texts = [f"0x{int(v):0{2 * a.data.dtype.itemsize}x}" + ("u" if a.data.dtype.itemsize == 4 else "") for v in flat]
+    else:
+        texts = [f"INT32_MIN" if a.c_type == "int32_t" and v == -(1 << 31) else str(int(v)) for v in flat]
+    per_line = 12 if a.c_type == "uint32_t" else 16
+    lines = [", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
+    return ",\n".join("    " + line for line in lines)
+
+
+def parameters(program: Program, step: Step) -> str:
+    """The C parameters of a step's function, matching `arguments`."""
+    op = step.op
+    x = f"const {c_type(op.x)} *restrict x"
+    if isinstance(op, Store):
+        return f"{x}, {op.result_type} *restrict out"
+    scratch = [f"{kind} *restrict {part}" for part, kind, _ in step.parts.scratch]
+    return ", ".join([x, f"{c_type(op.y)} *restrict y", *scratch])
+
+
+def place(program: Program, name: str, context: str = "context->") -> str:
+    """The C expression for a buffer of the arena."""
+    b = program.buffer(name)
+    return f"&{context}arena.{MEMBERS[b.c_type]}[{b.offset // DTYPES[b.c_type].itemsize}]"
+
+
+def arguments(program: Program, step: Step, names: Mapping[str, str]) -> str:
+    """The C arguments of a step's call inside NAME_run."""
+    op = step.op
+    if isinstance(op, Classify):
+        return "result"
+    if isinstance(op, Decide):
+        return "result, context->exit_threshold"
+    x = "input" if op.x.name == program.graph.input.name else place(program, op.x.name)
+    if isinstance(op, Store):
+        return f"{x}, result->{names[op.output.name]}"
+    return ", ".join([x, place(program, op.y.name), *(place(program, f"step{step.index}:{part}") for part, _, _ in step.parts.scratch)])
+
+
+def step_comment(step: Step) -> str:
+    """Origin, kernel and cost, above each function."""
+    op = step.op
+    origin = comment("; ".join(step.op.origin))[:300] or "the model"
+    lines = [f"/* Step {step.index}: {origin}"]
+    if not isinstance(op, Store | Decide | Classify):
+        lines.append(f" * {describe(op.x)} -> {describe(op.y)}; kernel {step.kernel}{'' if op.exact else ', close to the reference, not exact'}")
+    else:
+        lines.append(f" * kernel {step.kernel}")
+    macs = f"{step.cost.macs} MACs, " if step.cost.macs else ""
+    lines.append(f" * {macs}{step.flash_bytes} bytes of constants, about {step.cost.cycles:.0f} cycles (compiler's estimate, zero wait states) */")
+    return "\n".join(lines)
+
+
+def describe(t: Tensor) -> str:
+    return f"{t.elem.value} {t.shape[1]}x{t.shape[2]}x{t.shape[0]}"
+
+
+def emit(program: Program, source: str, target: str) -> dict[str, str]:
+    """The generated files by name: NAME.h, NAME.c, NAME_weights.h."""
+    name, upper = program.name, program.name.upper()
+    env = environment()
+    result_fields = fields(program)
+    names = {o.name: f.name for o, f in zip(program.graph.outputs, result_fields, strict=True)}
+    functions, calls = [], []
+    for step in program.steps:
+        fn = f"{name}_step{step.index}"
+        field = names[step.op.output.name] if isinstance(step.op, Store | Decide | Classify) else ""
+        view = StepView(program, step, fn, field, parameters(program, step), step_comment(step))
+        text = env.get_template(f"kernels/{step.template}").render(s=view, m=name, upper=upper)
+        functions.append(reindent(text))
+        calls.append({"text": f"{fn}({arguments(program, step, names)})", "decides": isinstance(step.op, Decide) and not step.op.last})
+    if isinstance(program.steps[-1].op, Decide):
+        calls[-1]["text"] = f"(void){calls[-1]['text']}"
+    body = "".join(functions)
+    tables = sorted({(str(s.parts.params["patch_type"]), str(s.parts.params["table_type"])) for s in program.steps if s.kernel == "table_conv"})
+    used = [w for w in ("differing", "differing_masked", "rounded", "decide") if f"{name}_{w}(" in body]
+    if "differing_masked" in used and "differing" not in used:
+        used.append("differing")
+    helpers = env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables)
+    constants = [c for s in program.steps for c in s.parts.constants]
+    shared = {
+        "name": name,
+        "upper": upper,
+        "source": comment(source),
+        "target": target,
+        "exits": program.exits.outputs if program.exits else (),
+        "threshold": float_literal(program.exits.threshold) if program.exits else "",
+        "has_class": has_class(program),
+        "steps": program.steps,
+        "arena_bytes": program.arena_bytes,
+        "arena_bound": program.arena_bound,
+        "flash_bytes": program.flash_bytes,
+        "input_type": c_type(program.graph.input),
+        "input_count": program.graph.input.size,
+        "input_note": input_note(program),
+        "fields": result_fields,
+    }
+    header = env.get_template("model.h.j2").render(**shared, arena_members=arena_members(program))
+    math = any(w in body + helpers for w in ("expf(", "HUGE_VALF")) or any(np.isnan(c.data).any() or np.isinf(c.data).any() for c in constants if c.c_type == "float")
+    code = env.get_template("model.c.j2").render(
+        **shared, memory=memory_map(program), uses_math=math, helpers=reindent(helpers) if helpers.strip() else "", functions=functions, calls=calls
+    )
+    arrays = [{"name": c.name, "c_type": c.c_type, "count": c.data.size, "text": array_text(c), "note": constant_note(c)} for c in constants]
+    weights = env.get_template("weights.h.j2").render(name=name, constants=arrays)
+    return {f"{name}.h": header, f"{name}.c": code, f"{name}_weights.h": weights}
+
+
+def constant_note(c: Constant) -> str:
+    return f"{' x '.join(str(d) for d in c.data.shape)}, {c.bytes} bytes"
+
+
+def input_note(program: Program) -> str:
+    c, h, w = program.graph.input.shape
+    if h == w == 1:
+        return f"{c} values"
+    order = "height x width x channels" if program.nhwc else "channels x height x width"
+    sizes = (h, w, c) if program.nhwc else (c, h, w)
+    return f"{' x '.join(map(str, sizes))}: {order}"
+
+
+def arena_members(program: Program) -> list[dict[str, object]]:
+    """The union's views of the arena, one for each C type in use; words come first, so that it is aligned."""
+    kinds = {b.c_type for b in program.buffers} | {"uint32_t"}
+    size = max(program.arena_bytes, 4)
+    order = [k for k in ("uint32_t", "int32_t", "float", "uint16_t", "int16_t", "uint8_t", "int8_t") if k in kinds]
+    return [{"c_type": k, "member": MEMBERS[k], "count": size // DTYPES[k].itemsize} for k in order]
+
+
+def memory_map(program: Program) -> list[str]:
+    rows = []
+    for b in sorted(program.buffers, key=lambda b: (b.offset, b.first)):
+        what = comment(b.tensor.twin or b.name)[:60] if b.tensor else b.name.replace(":", " ")
+        rows.append(f"{b.offset:6} {b.bytes:8}  {b.first:2}..{b.last:<3} {what}")
+    return rows or ["(empty)"]

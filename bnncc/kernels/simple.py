@@ -1,0 +1,91 @@
+"""The small kernels: thresholds, pooling, sums, elementwise maps, outputs, arg-max and exits."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bnncc.graph import Elem, Map, MaxPool, Op, Sum, Threshold
+from bnncc.kernels.base import Kernel, cut_constants, never, step_constants
+from bnncc.layout import pack_bits, unit
+from bnncc.outputs import Classify, Decide, Store
+from bnncc.program import Constant, Parts
+
+
+def values(op: Op) -> Mapping[str, float]:
+    return {"call": 1, "value": op.y.size}
+
+
+def build_threshold(op: Op, name: str) -> Parts:
+    assert isinstance(op, Threshold)
+    constants, params = cut_constants(op.cut, name)
+    return Parts(constants, (), params)
+
+
+def pool_work(op: Op) -> Mapping[str, float]:
+    assert isinstance(op, MaxPool)
+    pixels = op.y.shape[1] * op.y.shape[2]
+    lanes = unit(op.y.shape[0]).words if op.x.elem is Elem.BIN else op.y.shape[0]
+    return {"call": 1, "pixel": pixels, "lane": pixels * lanes, "read": pixels * lanes * op.kernel[0] * op.kernel[1]}
+
+
+def build_bit_pool(op: Op, name: str) -> Parts:
+    assert isinstance(op, MaxPool)
+    u = unit(op.x.shape[0])
+    if not any(op.minimum):
+        return Parts((), (), {"unit": u, "minimum": False})
+    mask = Constant(f"{name}_minimum", u.c_type, pack_bits(np.array(op.minimum, bool), u))
+    return Parts((mask,), (), {"unit": u, "minimum": True})
+
+
+def refuse_bit_pool(op: Op) -> str:
+    return "" if op.x.elem is Elem.BIN else f"its input is {op.x.elem.value}, not binary"
+
+
+def refuse_value_pool(op: Op) -> str:
+    return "its input is binary" if op.x.elem is Elem.BIN else ""
+
+
+def no_parts(_op: Op, _name: str) -> Parts:
+    return Parts()
+
+
+def build_map(op: Op, name: str) -> Parts:
+    assert isinstance(op, Map)
+    constants, lines = step_constants(op.steps, name)
+    return Parts(constants, (), {"lines": lines})
+
+
+def build_store(op: Op, name: str) -> Parts:
+    assert isinstance(op, Store)
+    constants, lines = step_constants(op.output.steps, name)
+    return Parts(constants, (), {"lines": lines})
+
+
+def sum_work(op: Op) -> Mapping[str, float]:
+    return {"call": 1, "value": op.x.size}
+
+
+def store_work(op: Op) -> Mapping[str, float]:
+    assert isinstance(op, Store)
+    return {"call": 1, "value": op.y.size, "step": op.y.size * len(op.output.steps)}
+
+
+def map_work(op: Op) -> Mapping[str, float]:
+    assert isinstance(op, Map)
+    return {"call": 1, "value": op.y.size, "step": op.y.size * len(op.steps)}
+
+
+def classes(op: Op) -> Mapping[str, float]:
+    return {"call": 1, "class": op.x.size}
+
+
+KERNELS = (
+    Kernel("threshold", "compares each value with its channel's level", Threshold, "threshold.c.j2", never, build_threshold, values),
+    Kernel("bit_pool", "OR (AND where the channel falls) of packed pixels", MaxPool, "bit_pool.c.j2", refuse_bit_pool, build_bit_pool, pool_work),
+    Kernel("value_pool", "maximum of values", MaxPool, "value_pool.c.j2", refuse_value_pool, no_parts, pool_work),
+    Kernel("sum", "sum of each channel over all pixels", Sum, "sum.c.j2", never, no_parts, sum_work),
+    Kernel("map", "float32 arithmetic in the reference's order", Map, "map.c.j2", never, build_map, map_work),
+    Kernel("store", "an output in the order of the ONNX model", Store, "store.c.j2", never, build_store, store_work),
+    Kernel("classify", "arg-max, ties to the first", Classify, "classify.c.j2", never, no_parts, classes),
+    Kernel("exit", "arg-max, and whether the entropy allows to stop here", Decide, "exit.c.j2", never, no_parts, classes),
+)

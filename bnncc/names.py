@@ -1,0 +1,54 @@
+"""ONNX names are untrusted; these are the C identifiers and comment texts made of them."""
+
+import re
+from collections.abc import Collection, Iterable
+
+from bnncc.errors import UsageError
+
+KEYWORDS = frozenset(
+    """auto break case char const continue default do double else enum extern float for goto if inline int long register
+    restrict return short signed sizeof static struct switch typedef union unsigned void volatile while _Bool _Complex
+    _Imaginary alignas alignof and and_eq asm bitand bitor bool catch char8_t char16_t char32_t class compl concept
+    const_cast consteval constexpr constinit co_await co_return co_yield decltype delete dynamic_cast explicit export
+    false friend mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public
+    reinterpret_cast requires static_assert static_cast template this thread_local throw true try typeid typename using
+    virtual wchar_t xor xor_eq main errno NULL stdin stdout stderr""".split()
+)
+
+
+def identifier(name: str, taken: Collection[str] = ()) -> str:
+    """A C and C++ identifier that resembles `name` and is neither a keyword nor among `taken`."""
+    base = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:40].rstrip("_") or "output"
+    if base[0].isdigit():
+        base = "n" + base
+    if base in KEYWORDS:
+        base += "_"
+    result, k = base, 2
+    while result in taken:
+        result, k = f"{base}_{k}", k + 1
+    return result
+
+
+def identifiers(names: Iterable[str], reserved: Collection[str]) -> list[str]:
+    """One distinct identifier for each name."""
+    out: list[str] = []
+    for n in names:
+        out.append(identifier(n, {*out, *reserved}))
+    return out
+
+
+def model_name(given: str | None, stem: str) -> str:
+    """The model's name in C: --name as it is, or the file's stem made an identifier. Raises UsageError E0403."""
+    if given is None:
+        return identifier(stem).lower()
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", given) or given in KEYWORDS:
+        raise UsageError.of(
+            "E0403", f"--name {given[:60]!r} is not a C identifier", remedy="use letters, digits and underscores, at most 40, and no keyword"
+        )
+    return given
+
+
+def comment(text: str) -> str:
+    """Text that cannot end a C comment, continue a line or open a trigraph."""
+    plain = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")

@@ -1,0 +1,112 @@
+"""The Program: how it is computed. Steps over buffers, with constants exactly as the C will read them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnncc.graph import Exits, Graph, Op, Tensor
+from bnncc.layout import c_type, elements, storage_bytes
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A const array of the generated C."""
+
+    name: str
+    c_type: str
+    data: NDArray[np.generic]
+
+    @property
+    def bytes(self) -> int:
+        return int(self.data.nbytes)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Words of the arena that hold a tensor or a step's scratch; `first`..`last` are the steps it lives through."""
+
+    name: str
+    c_type: str
+    elements: int
+    first: int
+    last: int
+    tensor: Tensor | None = None
+    offset: int = -1  # bytes into the arena, once planned
+
+    @property
+    def bytes(self) -> int:
+        return storage_bytes(self.c_type, self.elements)
+
+
+def tensor_buffer(tensor: Tensor, first: int, last: int) -> Buffer:
+    return Buffer(tensor.name, c_type(tensor), elements(tensor), first, last, tensor)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a kernel will take: multiply-accumulates of the layer and estimated cycles at zero wait states."""
+
+    macs: int
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a kernel needs to run an op: constants, scratch as (name, C type, elements), and its template's parameters."""
+
+    constants: tuple[Constant, ...] = ()
+    scratch: tuple[tuple[str, str, int], ...] = ()
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A kernel that was considered for a step: its estimated cycles, or why it was refused."""
+
+    kernel: str
+    cycles: float | None
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call in NAME_run."""
+
+    index: int
+    op: Op
+    kernel: str
+    template: str
+    parts: Parts
+    cost: Cost
+    considered: tuple[Choice, ...]
+    reason: str = ""  # why the layer works on real values; "" if it does not
+
+    @property
+    def flash_bytes(self) -> int:
+        return sum(c.bytes for c in self.parts.constants)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps in execution order, and the memory plan: buffers by name, arena size and its lower bound in bytes."""
+
+    name: str
+    graph: Graph
+    steps: tuple[Step, ...]
+    buffers: tuple[Buffer, ...]
+    arena_bytes: int
+    arena_bound: int
+    nhwc: bool
+
+    @property
+    def exits(self) -> Exits | None:
+        return self.graph.exits
+
+    def buffer(self, name: str) -> Buffer:
+        return next(b for b in self.buffers if b.name == name)
+
+    @property
+    def flash_bytes(self) -> int:
+        return sum(s.flash_bytes for s in self.steps)

@@ -1,0 +1,92 @@
+"""report.json: what was compiled, one row a step, and the totals. docs/report.md documents every key."""
+
+from typing import TYPE_CHECKING, Any
+
+from bnncc.graph import Conv
+from bnncc.layout import storage_bytes
+from bnncc.outputs import Classify, Decide, Store
+from bnncc.program import Program, Step
+
+if TYPE_CHECKING:
+    from bnncc.compiler import Compiled
+
+CYCLE_MODEL = "estimated, zero wait states"
+
+
+def live_bytes(program: Program, step: Step) -> int:
+    """Arena bytes alive during a step: its input, output, scratch, and what later steps still need."""
+    return sum(b.bytes for b in program.buffers if b.first <= step.index <= b.last)
+
+
+def row(program: Program, step: Step) -> dict[str, Any]:
+    op = step.op
+    return {
+        "step": step.index,
+        "origin": list(op.origin),
+        "operation": type(op).__name__.lower(),
+        "kernel": step.kernel,
+        "input": None if isinstance(op, Classify | Decide) else f"{op.x.elem.value}{list(op.x.shape)}",
+        "output": None if isinstance(op, Classify | Decide | Store) else f"{op.y.elem.value}{list(op.y.shape)}",
+        "macs": step.cost.macs,
+        "binary_macs": step.cost.macs if isinstance(op, Conv) and op.x.elem.value == "bin" else 0,
+        "flash_bytes": step.flash_bytes,
+        "scratch_bytes": sum(storage_bytes(kind, n) for _, kind, n in step.parts.scratch),
+        "ram_bytes": live_bytes(program, step),
+        "cycles": round(step.cost.cycles),
+        "exact": op.exact,
+        "real_valued": step.reason or None,
+        "considered": [
+            {"kernel": c.kernel, "cycles": None if c.cycles is None else round(c.cycles), "refused": c.refusal or None} for c in step.considered
+        ],
+    }
+
+
+def make_report(compiled: "Compiled") -> dict[str, Any]:
+    """The report of a compilation; `bnncc.compile(...).report`."""
+    from bnncc.footprint import footprint
+
+    program, target = compiled.program, compiled.target
+    size = footprint(compiled)
+    board = target.board
+    ram = size["context_bytes"] + size["result_bytes"]
+    flash = program.flash_bytes + (size["code_bytes"] or 0)
+    too_large = [] if board is None else [n for n, need, have in (("flash", flash, board.flash_bytes), ("RAM", ram, board.ram_bytes)) if need > have]
+    return {
+        "name": compiled.name,
+        "target": target.name,
+        "core": target.core.name,
+        "board": None
+        if board is None
+        else {"flash_bytes": board.flash_bytes, "ram_bytes": board.ram_bytes, "clock_hz": board.clock_hz, "too_large_for": too_large},
+        "input": {
+            "name": compiled.imported.input_name,
+            "shape": list(compiled.imported.input_shape),
+            "type": program.graph.input.elem.value,
+            "layout": "nhwc" if program.nhwc else "nchw",
+            "bytes": program.graph.input.size * compiled.input_dtype.itemsize,
+        },
+        "outputs": [{"name": o.name, "shape": list(o.shape)} for o in program.graph.outputs],
+        "exits": None
+        if program.exits is None
+        else {"outputs": [program.graph.outputs[k].name for k in program.exits.outputs], "rule": "entropy", "threshold": program.exits.threshold},
+        "layers": [row(program, s) for s in program.steps],
+        "totals": {
+            "macs": sum(s.cost.macs for s in program.steps),
+            "cycles": round(sum(s.cost.cycles for s in program.steps)),
+            "cycle_model": CYCLE_MODEL,
+            "constant_bytes": program.flash_bytes,
+            "code_bytes": size["code_bytes"],
+            "flash_bytes": flash,
+            "arena_bytes": program.arena_bytes,
+            "arena_lower_bound": program.arena_bound,
+            "context_bytes": size["context_bytes"],
+            "result_bytes": size["result_bytes"],
+            "ram_bytes": ram,
+            "worst_stack_bytes": size["stack_bytes"],
+        },
+        "toolchain": size["toolchain"],
+        "exact": all(s.op.exact for s in program.steps),
+        "reference_differs": [{"node": n, "reason": r} for n, r in compiled.imported.reasons],
+        "warnings": [{"code": w.code, "message": w.message, "where": w.where} for w in compiled.warnings],
+    }
+

@@ -1,0 +1,175 @@
+"""Scalar arithmetic on the way from an accumulator to a bit: float32 steps, and thresholds found by evaluating them.
+
+onnxruntime's CPU BatchNormalization is s = gamma * (1 / sqrt(v + eps)); y = x * s + (beta - mu * s), every operation rounded
+to float32 and nothing fused. No closed formula for the threshold survives that, so it is searched: each step is
+monotone in x, hence so is the predicate "result >= 0", and bisection over the ordered inputs is exact.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Array = NDArray[np.generic]
+
+OPERATIONS = ("mul", "add", "sub", "rsub", "div", "max", "min")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One float32 operation with a constant, y = x op c (rsub: c - x). `value` broadcasts over [C, H, W]: (1 or C, 1 or H, 1 or W)."""
+
+    operation: str
+    value: Floats
+
+    def __post_init__(self) -> None:
+        assert self.operation in OPERATIONS
+        assert self.value.ndim == 3
+        assert self.value.dtype == np.float32
+
+    def __call__(self, x: Floats) -> Floats:
+        c = self.value
+        match self.operation:
+            case "mul":
+                r = x * c
+            case "add":
+                r = x + c
+            case "sub":
+                r = x - c
+            case "rsub":
+                r = c - x
+            case "div":
+                r = x / c
+            case "max":
+                r = np.maximum(x, c)
+            case _:
+                r = np.minimum(x, c)
+        return np.asarray(r, dtype=np.float32)
+
+
+def step(operation: str, value: object) -> Step:
+    """A Step whose constant is given per tensor (a scalar), per channel ([C]) or in full ([C, H, W])."""
+    c = np.asarray(value, dtype=np.float32)
+    return Step(operation, c.reshape((-1, 1, 1)) if c.ndim < 2 else c)
+
+
+def batch_norm(gamma: Floats, beta: Floats, mean: Floats, var: Floats, epsilon: float) -> tuple[Step, Step]:
+    """BatchNormalization as onnxruntime's CPU provider computes it, in two steps: x * s, then + (beta - mean * s)."""
+    with np.errstate(all="ignore"):
+        inverse = np.float32(1) / np.sqrt((var + np.float32(epsilon)).astype(np.float32))
+        scale = (gamma * inverse).astype(np.float32)
+        offset = (beta - (mean * scale).astype(np.float32)).astype(np.float32)
+    return step("mul", scale), step("add", offset)
+
+
+def apply_steps(x: Array, steps: Sequence[Step]) -> Floats:
+    """The steps, in order, on x [..., C, H, W] converted to float32."""
+    v = x.astype(np.float32)
+    with np.errstate(all="ignore"):
+        for s in steps:
+            v = s(v)
+    return v
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """bit = (x >= level) ^ invert, with levels [classes, C] (int64 or float32) and inverts [classes, C].
+
+    `classes` [H, W] says which row a pixel uses; None when all pixels use row 0. An integer level above every reachable
+    value means never, one at the lowest means always.
+    """
+
+    levels: Array
+    inverts: NDArray[np.bool_]
+    classes: NDArray[np.int64] | None = None
+
+    @property
+    def channels(self) -> int:
+        return int(self.levels.shape[1])
+
+
+def apply_cut(x: Array, cut: Cut) -> Array:
+    """-1/+1 for x [N, C, H, W]."""
+    if cut.classes is None:
+        levels, inverts = cut.levels[0][:, None, None], cut.inverts[0][:, None, None]
+    else:
+        levels = cut.levels[cut.classes].transpose(2, 0, 1)
+        inverts = cut.inverts[cut.classes].transpose(2, 0, 1)
+    return np.where((x >= levels) ^ inverts, 1, -1)
+
+
+def float_order(bits: NDArray[np.int64]) -> Floats:
+    """Integers -> float32, increasing: 0 is +0.0, 0x7f800000 is +inf, -1 is -0.0."""
+    raw = np.where(bits >= 0, bits, -1 - bits + 0x80000000)
+    return raw.astype(np.uint32).view(np.float32)
+
+
+FLOAT_LO, FLOAT_HI = -0x7F800001, 0x7F800000  # -inf and +inf in float_order
+
+
+def bisect(predicate: "Predicate", lo: int, hi: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each of many monotone predicates over the integers lo..hi changes.
+
+    Returns (level, falling): predicate(x) == (x >= level) ^ falling. A constant predicate gets level lo (true) or hi + 1
+    (false) and is not falling.
+    """
+    first, last = predicate(lo), predicate(hi)
+    low = np.full(first.shape, lo, np.int64)
+    high = np.full(first.shape, hi, np.int64)
+    changes = first != last
+    # invariant where it changes: predicate(low) == first, predicate(high) == last
+    while True:
+        open_ = changes & (high - low > 1)
+        if not open_.any():
+            break
+        middle = low + (high - low) // 2
+        same = predicate(middle) == first
+        low = np.where(open_ & same, middle, low)
+        high = np.where(open_ & ~same, middle, high)
+    constant = np.where(first, lo, hi + 1)
+    return np.where(changes, high, constant), changes & first
+
+
+class Predicate:
+    """sign(steps(x)) per element of an [C, H, W] grid of channels and pixels, x given as one integer or one each."""
+
+    def __init__(self, steps: Sequence[Step], shape: tuple[int, int, int], *, floats: bool, strict: bool) -> None:
+        self.steps, self.shape, self.floats, self.strict = steps, shape, floats, strict
+
+    def __call__(self, x: "int | NDArray[np.int64]") -> NDArray[np.bool_]:
+        v = np.broadcast_to(np.asarray(x, dtype=np.int64), self.shape)
+        y = apply_steps(float_order(v) if self.floats else v, self.steps)
+        return (y > 0) if self.strict else (y >= 0)
+
+
+def find_cut(
+    steps: Sequence[Step], shape: tuple[int, int, int], bounds: tuple[int, int] | None, *, strict: bool, negate: bool = False
+) -> Cut:
+    """The threshold that equals `sign(steps(x))` for every x, bit for bit.
+
+    shape is [C, H, W]; bounds are an integer's reachable lo..hi (|x| <= 2**24, so that float32 holds them), or None for float32
+    inputs. strict means +1 only above zero, negate swaps the outcome. NaN compares false. Constants that differ between
+    pixels give one class for each distinct row.
+    """
+    per_pixel = any(s.value.shape[1:] != (1, 1) for s in steps)
+    grid = shape if per_pixel else (shape[0], 1, 1)
+    predicate = Predicate(steps, grid, floats=bounds is None, strict=strict)
+    lo, hi = bounds or (FLOAT_LO, FLOAT_HI)
+    level, falling = bisect(predicate, lo, hi)
+    inverts = falling ^ negate
+    levels: Array = level
+    if bounds is None:  # "never" is a NaN level: nothing, +inf included, compares >= to it
+        levels = np.where(level > FLOAT_HI, np.float32(np.nan), float_order(np.minimum(level, FLOAT_HI)))
+    rows = grid[1] * grid[2]
+    flat_levels = levels.reshape(grid[0], rows).T
+    flat_inverts = inverts.reshape(grid[0], rows).T
+    if not per_pixel:
+        return Cut(flat_levels, flat_inverts)
+    both = np.concatenate([flat_levels.astype(np.float64), flat_inverts.astype(np.float64)], axis=1)
+    unique, index = np.unique(both, axis=0, return_inverse=True)
+    if len(unique) == 1:
+        return Cut(flat_levels[:1], flat_inverts[:1])
+    firsts = np.array([int(np.argmax(index.ravel() == k)) for k in range(len(unique))])
+    return Cut(flat_levels[firsts], flat_inverts[firsts], index.reshape(shape[1:]).astype(np.int64))

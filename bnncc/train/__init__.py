@@ -1,0 +1,26 @@
+"""Training of binarized networks in torch, and their export to ONNX. Needs the extra `train`."""
+
+from bnncc.train.bop import Bop
+from bnncc.train.export import ExportCheck, export_onnx
+from bnncc.train.layers import (
+    BinaryConv2d,
+    BinaryLinear,
+    Normalize,
+    Sign,
+    binary_parameters,
+    real_parameters,
+    sign,
+)
+
+__all__ = [
+    "BinaryConv2d",
+    "BinaryLinear",
+    "Bop",
+    "ExportCheck",
+    "Normalize",
+    "Sign",
+    "binary_parameters",
+    "export_onnx",
+    "real_parameters",
+    "sign",
+]

@@ -1,0 +1,329 @@
+"""Export of a binarized network from torch to ONNX, in the form that bnncc compiles without doubt.
+
+* The input is uint8; the normalisation is part of the graph.
+* Each sign is one `qonnx.custom_op.general::BipolarQuant` node. The model holds a function of that name, so the file runs
+  in stock onnxruntime, in the ONNX reference evaluator and in qonnx.
+* Binary weights are stored at one bit each and unpacked by standard operators.
+* Batch normalisation stays a node of its own: folded into the weights, it would no longer be exact.
+"""
+
+import copy
+import io
+import json
+import logging
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import nn
+
+from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
+from bnncc.train.files import write_whole
+from bnncc.train.layers import BIPOLAR_QUANT, binary_layers
+
+OPSET = 18
+"""The ONNX opset of the files: BitwiseAnd, which unpacks the weights, begins there."""
+
+TOLERANCE = 1e-4
+"""How far torch and onnxruntime may differ in an output, relative to the largest output of the sample (or to 1).
+
+They round batch normalisation differently in the last bits; and so, rarely, a sign at the very edge falls differently and
+moves that sample's outputs by more. Hence `AGREEING_SHARE`.
+"""
+
+AGREEING_SHARE = 0.9
+"""The share of random samples that must agree within `TOLERANCE` and in the arg-max."""
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """How onnxruntime's outputs of the written file compare with torch's, on random inputs.
+
+    `agreeing` samples are within `TOLERANCE` in all outputs, with the same arg-max; `largest_difference` is over them all.
+    """
+
+    samples: int
+    agreeing: int
+    largest_difference: float
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    input_shape: Sequence[int],
+    *,
+    exits: Sequence[str] | None = None,
+    exit_threshold: float | None = None,
+    samples: int = 32,
+    seed: int = 0,
+) -> ExportCheck:
+    """Write `model`, as it is in eval mode, to the ONNX file `path`; nothing is written if anything is wrong.
+
+    The same model gives the same bytes (with the same versions of torch and onnx).
+
+    Args:
+        model: takes uint8 [1,C,H,W] and returns one tensor or a tuple of them; it is left as it was.
+        path: the file to write.
+        input_shape: [1,C,H,W], or any shape whose first dimension is 1.
+        exits: names for the outputs, which are the logits of early exits in order of depth. Without it a single output is
+            called "logits", several "output1", "output2", ...
+        exit_threshold: entropy in nats below which an exit is taken; with `exits` only.
+        samples: how many random inputs torch and onnxruntime are compared on; seed: of those inputs.
+
+    Raises:
+        UsageError: E0706 the exits or the shape do not fit the model.
+        ModelError: E0707 parameters that cannot be exported, E0708 torch cannot convert the model, E0709 torch and
+            onnxruntime disagree.
+        ToolError: E0701 the file cannot be written.
+    """
+    path = Path(path)
+    if (exits is None) != (exit_threshold is None):
+        raise UsageError.of("E0706", "exits and exit_threshold go together", remedy="give both, or none")
+    if exit_threshold is not None and not 0 < exit_threshold < math.inf:
+        raise UsageError.of("E0706", f"the exit threshold is {exit_threshold}", remedy="give a positive number of nats")
+    if len(input_shape) == 0 or input_shape[0] != 1:
+        raise UsageError.of("E0706", f"input shape {tuple(input_shape)}", remedy="the first dimension, the batch, is 1")
+    _check_parameters(model)
+    model = copy.deepcopy(model).cpu().eval()
+    inputs = np.random.default_rng(seed).integers(0, 256, (samples, *input_shape), np.uint8)
+    try:
+        with torch.no_grad():
+            expected = [[z.numpy() for z in _as_tuple(model(torch.from_numpy(x)))] for x in inputs]
+    except RuntimeError as error:
+        raise UsageError.of(
+            "E0706", f"the model does not run on uint8 {tuple(input_shape)}: {error}", remedy="check the input shape"
+        ) from error
+    proto = _convert(model, inputs[0], _output_names(len(expected[0]), exits))
+    _drop_zero_biases(proto)
+    _name_after_layers(proto)
+    _pack_weights(proto)
+    _strip(proto)
+    _define_bipolar_quant(proto)
+    if exits is not None:
+        metadata = {
+            "bnncc.exits": json.dumps(list(exits)),
+            "bnncc.exit_rule": "entropy",
+            "bnncc.exit_threshold": str(float(exit_threshold or 0)),
+        }
+        helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto, full_check=True)
+    content = proto.SerializeToString(deterministic=True)
+    check = _compare(content, inputs, expected)
+    write_whole(path, content)
+    return check
+
+
+def _as_tuple(outputs: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+
+def _output_names(count: int, exits: Sequence[str] | None) -> list[str]:
+    if exits is None:
+        return ["logits"] if count == 1 else [f"output{number}" for number in range(1, count + 1)]
+    if len(exits) != count or len(set(exits)) != count:
+        raise UsageError.of(
+            "E0706", f"{count} outputs, but the exits are {list(exits)}", remedy="give each output one name of its own"
+        )
+    return list(exits)
+
+
+def _check_parameters(model: nn.Module) -> None:
+    """Refuse values that are not finite, and weights of binary layers that are not -1 and +1; names all of them."""
+    problems = [
+        Diagnostic("E0707", "values that are not finite", where=name, remedy="train the model again")
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if not torch.isfinite(tensor).all()
+    ]
+    problems += [
+        Diagnostic(
+            "E0707",
+            "a binary layer has weights other than -1 and +1",
+            where=f"{path}.weight",
+            remedy="train binary_parameters(model) with Bop and real_parameters(model) with another optimizer",
+        )
+        for path, layer in binary_layers(model)
+        if not (layer.weight.abs() == 1).all()
+    ]
+    raise_all(problems)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep torch's exporter from printing: its warnings are about its own parts, and its errors become ours."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _convert(model: nn.Module, x: NDArray[np.uint8], outputs: Sequence[str]) -> ModelProto:
+    """The model as torch's exporter gives it, constants folded but batch normalisation kept."""
+    from onnxscript import optimizer
+
+    try:
+        with _silence():
+            program = torch.onnx.export(
+                model,
+                (torch.from_numpy(x),),
+                dynamo=True,
+                optimize=False,  # the optimizer folds batch normalisation into the weights
+                opset_version=OPSET,
+                input_names=["input"],
+                output_names=outputs,
+                verbose=False,
+            )
+            assert program is not None
+            optimizer.fold_constants(program.model)
+            optimizer.remove_unused_nodes(program.model)
+            return program.model_proto
+    except Exception as error:  # torch wraps whatever went wrong inside the model or the exporter
+        cause = error.__cause__ or error
+        raise ModelError.of(
+            "E0708",
+            f"torch's ONNX exporter failed: {type(cause).__name__}: {str(cause).strip().splitlines()[0]}",
+            remedy="`torch.onnx.export(model, ..., dynamo=True)` by itself tells more",
+        ) from error
+
+
+def _drop_zero_biases(proto: ModelProto) -> None:
+    """Take away the bias of zeros that the exporter gives to each convolution without a bias."""
+    graph = proto.graph
+    zero = {i.name for i in graph.initializer if not numpy_helper.to_array(i).any()}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3 and node.input[2] in zero:
+            del node.input[2]
+    used = {name for node in graph.node for name in node.input}
+    kept = [i for i in graph.initializer if i.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _name_after_layers(proto: ModelProto) -> None:
+    """Name each node after its layer's path in the model, as block1.0/Conv, and its output alike: reports show these."""
+    graph = proto.graph
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    seen: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
+        layer = scopes.strip("[]").replace("'", "").split(", ")[-2:-1]
+        name = "/".join((*filter(None, layer), node.op_type))
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        renamed |= {
+            old: node.name if number == 0 else f"{node.name}:{number}"
+            for number, old in enumerate(node.output)
+            if old and old not in kept
+        }
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+
+
+def _pack_weights(proto: ModelProto) -> None:
+    """Store each tensor of -1 and +1 at a bit a value, and unpack it in the graph.
+
+    uint8 [n/k,1] & [1,2,4,...] -> bool [n/k,k] -> +1 or -1 -> the tensor's shape. A byte holds k values, k being the largest
+    number up to 8 that divides n: 8 for nearly all layers, and never a remainder.
+    """
+    graph = proto.graph
+    kept: list[TensorProto] = []
+    unpack: list[NodeProto] = []
+    shared: dict[str, TensorProto] = {}
+
+    def constant(name: str, value: NDArray[np.generic]) -> str:
+        shared.setdefault(name, numpy_helper.from_array(value, name))
+        return name
+
+    for tensor in graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype != np.float32 or value.ndim < 2 or not (np.abs(value) == 1).all():
+            kept.append(tensor)
+            continue
+        name = tensor.name
+        width = next(k for k in range(8, 0, -1) if value.size % k == 0)
+        bits = (value.reshape(-1, width) > 0).astype(np.uint8)
+        mask = np.left_shift(1, np.arange(width)).astype(np.uint8)
+        kept.append(numpy_helper.from_array((bits * mask).sum(1, keepdims=True).astype(np.uint8), f"{name}/packed"))
+        kept.append(numpy_helper.from_array(np.array(value.shape), f"{name}/shape"))
+        for op, inputs, output, attributes in (
+            ("BitwiseAnd", (f"{name}/packed", constant(f"bits/{width}", mask)), f"{name}/masked", {}),
+            ("Cast", (f"{name}/masked",), f"{name}/bits", {"to": TensorProto.BOOL}),
+            (
+                "Where",
+                (f"{name}/bits", constant("+1", np.float32([1])), constant("-1", np.float32([-1]))),
+                f"{name}/signs",
+                {},
+            ),
+            ("Reshape", (f"{name}/signs", f"{name}/shape"), name, {}),
+        ):
+            unpack.append(helper.make_node(op, inputs, [output], name=f"{name}/{op}", **attributes))
+    nodes = [*unpack, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend([*shared.values(), *kept])
+    graph.node.extend(nodes)
+
+
+def _strip(proto: ModelProto) -> None:
+    """Take away what is no part of the model: source paths, stack traces, intermediate types, torch's version."""
+    graph = proto.graph
+    for item in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    del graph.value_info[:]
+    proto.producer_name, proto.producer_version = "bnncc", ""
+
+
+def _define_bipolar_quant(proto: ModelProto) -> None:
+    """Add the function that BipolarQuant stands for: x >= 0 ? scale : -scale."""
+    domain, name = BIPOLAR_QUANT.split("::")
+    body = [
+        helper.make_node("Constant", [], ["zero"], value_float=0.0),
+        helper.make_node("GreaterOrEqual", ["x", "zero"], ["positive"]),
+        helper.make_node("Neg", ["scale"], ["minus"]),
+        helper.make_node("Where", ["positive", "scale", "minus"], ["y"]),
+    ]
+    opset = helper.make_opsetid("", OPSET)
+    proto.functions.append(helper.make_function(domain, name, ["x", "scale"], ["y"], body, [opset]))
+    if domain not in {imported.domain for imported in proto.opset_import}:
+        proto.opset_import.append(helper.make_opsetid(domain, 1))
+
+
+def _compare(
+    content: bytes, inputs: NDArray[np.uint8], expected: Sequence[Sequence[NDArray[np.float32]]]
+) -> ExportCheck:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    largest, agreeing = 0.0, 0
+    for x, wanted in zip(inputs, expected, strict=True):
+        got = session.run(None, {"input": x})
+        difference = max(
+            float(np.abs(a - b).max()) / max(1.0, float(np.abs(b).max())) for a, b in zip(got, wanted, strict=True)
+        )
+        same_class = all(np.argmax(a) == np.argmax(b) for a, b in zip(got, wanted, strict=True))
+        largest = max(largest, difference)
+        agreeing += difference <= TOLERANCE and same_class
+    if agreeing < AGREEING_SHARE * len(inputs):
+        raise ModelError.of(
+            "E0709",
+            f"onnxruntime agrees with torch on {agreeing} of {len(inputs)} random inputs only; the largest relative "
+            f"difference is {largest:.3g}, {TOLERANCE} is allowed",
+            remedy="look for a layer that behaves differently in an export, and that all signs are bnncc.train.sign",
+        )
+    return ExportCheck(len(inputs), agreeing, largest)

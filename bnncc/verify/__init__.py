@@ -1,0 +1,1 @@
+"""Verification: the generated C beside onnxruntime, on the host under sanitizers or in the simulator."""
