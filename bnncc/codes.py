@@ -193,12 +193,12 @@ CODES: dict[str, tuple[str, str]] = {
     "E0506": (
         "QEMU did not start",
         "QEMU ended before the program did anything: the machine is unknown to this version, or the counting plugin "
-        "could not be loaded. QEMU 7.2 is known to work.",
+        "could not be loaded. QEMU 7.2 is known to work; the plugin is written for 4.2 to 8 and from 9.1 on.",
     ),
-    "E0507": (
+    "E0509": (
         "the counting plugin does not build",
-        "Instructions are counted by a QEMU plugin, a C file that the host's gcc compiles on first use; the shared library "
-        "is kept in ~/.cache/bnncc.",
+        "Instructions are counted by a QEMU plugin, a C file that the host's gcc compiles on first use; the shared "
+        "library is kept in ~/.cache/bnncc.",
     ),
     # E06: boards
     "E0601": (
