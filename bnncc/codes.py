@@ -195,7 +195,7 @@ CODES: dict[str, tuple[str, str]] = {
         "QEMU ended before the program did anything: the machine is unknown to this version, or the counting plugin "
         "could not be loaded. QEMU 7.2 is known to work; the plugin is written for 4.2 to 8 and from 9.1 on.",
     ),
-    "E0509": (
+    "E0507": (
         "the counting plugin does not build",
         "Instructions are counted by a QEMU plugin, a C file that the host's gcc compiles on first use; the shared "
         "library is kept in ~/.cache/bnncc.",

@@ -93,7 +93,7 @@ def plugin_api(version: str) -> int:
 
 @cache
 def plugin(source: Path = SOURCE) -> Path:
-    """The plugin as a shared library, compiled on first use. Raises ToolError E0501 (no gcc, no QEMU) or E0509."""
+    """The plugin as a shared library, compiled on first use. Raises ToolError E0501 (no gcc, no QEMU) or E0507."""
     says = subprocess.run([tool(EMULATOR), "--version"], capture_output=True, text=True, check=False).stdout
     api = plugin_api(says)
     name = f"plugin-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}-{api}.so"
@@ -113,7 +113,7 @@ def plugin(source: Path = SOURCE) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ToolError.of(
-            "E0509",
+            "E0507",
             f"gcc refused the counting plugin:\n{last_lines(done.stderr)}",
             where=str(source),
             remedy="check that the host's gcc and libc6-dev are installed",

@@ -125,7 +125,7 @@ def test_plugin_that_does_not_build(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     source.write_text("unknown_type x;")
     with pytest.raises(ToolError, match="unknown_type") as error:
         count.plugin(source)
-    assert error.value.diagnostics[0].code == "E0509"
+    assert error.value.diagnostics[0].code == "E0507"
 
 
 def test_plugin_is_kept_and_built_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
