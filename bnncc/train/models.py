@@ -40,24 +40,25 @@ def _head(inputs: int, classes: int) -> nn.Sequential:
 class DigitsNet(nn.Module):
     """Three exits for 8x8 images of values 0..16: [N,1,8,8] -> three times [N,10], logits in order of depth.
 
-    The first exit follows the second convolution, the second exit the third, the last one the dense layer.
+    The exits follow the first and the second convolution and the dense layer: they come after 4 %, 66 % and all of the
+    multiply-adds.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.normalize = Normalize(8, 8)
         self.block1 = _conv_block(1, 32, 3, padding=1)
+        self.exit1 = _head(32 * 8 * 8, 10)
         self.block2 = _conv_block(32, 32, 3, padding=1, pool=True)
-        self.exit1 = _head(32 * 4 * 4, 10)
+        self.exit2 = _head(32 * 4 * 4, 10)
         self.block3 = _conv_block(32, 64, 3, padding=1, pool=True)
-        self.exit2 = _head(64 * 2 * 2, 10)
         self.block4 = _dense_block(64 * 2 * 2, 128)
         self.exit3 = _head(128, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        half = self.block2(self.block1(self.normalize(x)))
-        quarter = self.block3(half)
-        return self.exit1(half), self.exit2(quarter), self.exit3(self.block4(quarter))
+        whole = self.block1(self.normalize(x))
+        half = self.block2(whole)
+        return self.exit1(whole), self.exit2(half), self.exit3(self.block4(self.block3(half)))
 
 
 class LeNet5(nn.Module):

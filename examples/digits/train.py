@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)  # the outcome depends on it, and the network is too small to gain from more
     torch.manual_seed(options.seed)
     digits, model = data.digits(), DigitsNet()
-    settings = Settings(options.epochs, batch_size=50, gamma=3e-3, gamma_decay=0.03, seed=options.seed)
+    settings = Settings(options.epochs, batch_size=50, gamma=3e-3, gamma_decay=0.01, seed=options.seed)
     train(model, digits.train, digits.validation, settings)
 
     threshold = choose_threshold(predict(model, digits.validation), torch.tensor(digits.validation.y))

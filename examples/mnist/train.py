@@ -2,8 +2,11 @@
 
     python examples/mnist/train.py --out build/mnist
 
-About a quarter of an hour on one core. Writes lenet5.onnx, and after each epoch lenet5.pt, from which an interrupted run
+About a quarter of an hour. Writes lenet5.onnx, and after each epoch lenet5.pt, from which an interrupted run
 goes on. MNIST comes from $BNNCC_DATA/mnist, or is downloaded.
+
+The lenet5.onnx beside this file came from the command above (10 epochs, seed 0, torch 2.13 on x86-64): 99.22 % on the
+10,000 test images, 99.16 % on the last 5,000 training images, which were set apart.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from bnncc.train.models import DigitsNet, LeNet5
 @pytest.mark.parametrize(
     ("model", "shape", "exits", "weights"),
     [
-        (DigitsNet(), (2, 1, 8, 8), 3, 9 * 32 + 9 * 32 * 32 + 9 * 32 * 64 + 256 * 128 + (512 + 256 + 128) * 10),
+        (DigitsNet(), (2, 1, 8, 8), 3, 9 * 32 + 9 * 32 * 32 + 9 * 32 * 64 + 256 * 128 + (2048 + 512 + 128) * 10),
         (LeNet5(), (2, 1, 28, 28), 1, 25 * (20 + 20 * 20 + 20 * 50 + 50 * 50) + 50 * 500 + 500 * 10),
     ],
 )
