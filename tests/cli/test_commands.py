@@ -93,7 +93,9 @@ def test_float_input_warns_and_bytes_make_it_exact(run, float_model, tmp_path):
     assert not (tmp_path / "c").exists()
     x = np.random.default_rng(1).integers(0, 256, (4, 2, 8, 8)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    assert run("verify", float_model, "--input", "u8", "--inputs", tmp_path / "x.npy", "--input-layout", "nhwc").code == 0
+    assert (
+        run("verify", float_model, "--input", "u8", "--inputs", tmp_path / "x.npy", "--input-layout", "nhwc").code == 0
+    )
     assert run("verify", float_model, "--inputs", tmp_path / "x.npy").code == 0
 
 
