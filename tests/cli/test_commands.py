@@ -219,6 +219,9 @@ def test_too_large_for_the_board_warns(run, tmp_path):
     assert done.code == 0
     assert "W0402" in done.err
     assert "RAM" in done.err
+    done = run("flash", tmp_path / "large.onnx", "-b", "nucleo_f446re")
+    assert done.code == 1
+    assert "E0601" in done.err
 
 
 def test_python_api(model, tmp_path):
