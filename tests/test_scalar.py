@@ -56,7 +56,9 @@ def test_threshold_of_any_chain_of_steps(chain, lo, hi, strict):
     y = apply_steps(x, steps)
     cut = find_cut(steps, (3, 1, 1), (lo, hi), strict=strict)
     comparable = ~np.isnan(y).any(axis=0)  # overflow times zero is refused by nobody and met by no trained network
-    assert np.array_equal(apply_cut(x, cut)[:, comparable], outcome(x, steps, strict=strict, negate=False)[:, comparable])
+    assert np.array_equal(
+        apply_cut(x, cut)[:, comparable], outcome(x, steps, strict=strict, negate=False)[:, comparable]
+    )
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -71,7 +73,11 @@ def test_large_accumulators(strict):
 
 
 @settings(max_examples=200, deadline=None)
-@given(parameters.map(lambda rows: [[0.0 if np.isnan(v) or np.isinf(v) else v for v in r] for r in rows]), st.booleans(), st.data())
+@given(
+    parameters.map(lambda rows: [[0.0 if np.isnan(v) or np.isinf(v) else v for v in r] for r in rows]),
+    st.booleans(),
+    st.data(),
+)
 def test_threshold_over_floats(rows, strict, data):
     """Random floats, the neighbours of the level, zeros of both signs, denormals and the largest numbers."""
     gamma, beta, mean, var = f32(rows).T
@@ -80,7 +86,9 @@ def test_threshold_over_floats(rows, strict, data):
     cut = find_cut(steps, shape, None, strict=strict)
     level = np.nan_to_num(cut.levels[0])
     drawn = data.draw(st.lists(finite, min_size=1, max_size=20))
-    values = [np.broadcast_to(f32(v), (len(rows),)) for v in [*drawn, 0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38]]
+    values = [
+        np.broadcast_to(f32(v), (len(rows),)) for v in [*drawn, 0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38]
+    ]
     values += [level, np.nextafter(level, f32(-3e38)), np.nextafter(level, f32(3e38))]
     x = f32(values)[:, :, None, None]
     x = x[np.isfinite(x).all(axis=(1, 2, 3))]
@@ -150,7 +158,9 @@ def test_apply_cut_inverts():
 def test_batch_norm_is_onnxruntimes_bit_for_bit():
     r = np.random.default_rng(11)
     c = 96
-    x = np.concatenate([r.integers(-2000, 2000, (1, c, 40, 40)), r.normal(size=(1, c, 40, 40))], axis=2).astype(np.float32)
+    x = np.concatenate([r.integers(-2000, 2000, (1, c, 40, 40)), r.normal(size=(1, c, 40, 40))], axis=2).astype(
+        np.float32
+    )
     gamma, beta, mean = (r.normal(size=c).astype(np.float32) * s for s in (1, 3, 50))
     var = (r.uniform(0, 1, c) * 10 ** r.uniform(-6, 6, c)).astype(np.float32)
     gamma[:3] = 0, -0.0, 1e-40
@@ -158,6 +168,8 @@ def test_batch_norm_is_onnxruntimes_bit_for_bit():
     constants = [onnx.numpy_helper.from_array(v, n) for n, v in zip("gbmv", (gamma, beta, mean, var), strict=True)]
     node = helper.make_node("BatchNormalization", list("xgbmv"), ["y"], epsilon=1e-3)
     graph = helper.make_graph([node], "one", info[:1], info[1:], constants)
-    (y,) = session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)).run(None, {"x": x})
+    (y,) = session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)).run(
+        None, {"x": x}
+    )
     assert np.array_equal(y.view(np.uint32), apply_steps(x, batch_norm(gamma, beta, mean, var, 1e-3)).view(np.uint32))
     assert probe_batch_norm() == 0

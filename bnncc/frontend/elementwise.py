@@ -1,5 +1,7 @@
 """Importers of elementwise nodes, and of the many ways in which exporters write sign."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 
@@ -18,7 +20,7 @@ COMPARISONS = {
 }
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, object]:
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
@@ -126,7 +128,7 @@ def clip(ctx: Context, node: onnx.NodeProto) -> Known:
         if bound is not None:
             last = k == 1 or bounds[1] is None
             name = node.output[0] if last else ctx.name(node.output[0], "min")
-            value = ctx.map(node, value, scalar_step(operation, float(bound)), name)  # type: ignore[arg-type]
+            value = ctx.map(node, value, scalar_step(operation, float(bound)), name)
     return value
 
 
@@ -137,7 +139,7 @@ def batch_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
     value = ctx.value(node)
     names = ("scale", "bias", "mean", "variance")
     gamma, beta, mean, var = (ctx.need_constant(node, i + 1, n).astype(np.float32) for i, n in enumerate(names))
-    epsilon = float(given.get("epsilon", 1e-5))  # type: ignore[arg-type]
+    epsilon = float(given.get("epsilon", 1e-5))
     if (var + np.float32(epsilon) <= 0).any():
         raise Refusal("E0301", "its variance plus epsilon is not positive", "train or export the model again")
     scale, offset = batch_norm(gamma, beta, mean, var, epsilon)
@@ -237,6 +239,10 @@ def where(ctx: Context, node: onnx.NodeProto) -> Known:
     half, middle = scalar_step("mul", (a - b) / 2), scalar_step("add", (a + b) / 2)
     made = apply_steps(np.array([1, -1]).reshape(2, 1, 1, 1), (half, middle)).ravel()
     if made.tolist() != [np.float32(a), np.float32(b)]:
-        raise Refusal("E0201", f"Where chooses between {a:g} and {b:g}", "write sign as Where(x >= 0, 1, -1), and scale it afterwards")
+        raise Refusal(
+            "E0201",
+            f"Where chooses between {a:g} and {b:g}",
+            "write sign as Where(x >= 0, 1, -1), and scale it afterwards",
+        )
     scaled = ctx.map(node, inner, half, ctx.name(node.output[0], "scaled"))
     return ctx.map(node, scaled, middle, node.output[0])

@@ -169,11 +169,15 @@ def _agree(ctx: Context, node: onnx.NodeProto, known: Known) -> None:
     value = known if isinstance(known, Value) else known.value if isinstance(known, Condition) else known.sign
     if shape != value.shape and not value.padded:
         raise Refusal(
-            "E0205", f"it turns shape {list(value.shape)} into {list(shape)}", "use constants that broadcast to their tensor"
+            "E0205",
+            f"it turns shape {list(value.shape)} into {list(shape)}",
+            "use constants that broadcast to their tensor",
         )
     if kind != T.FLOAT and node.op_type not in ANY_TYPE:
         raise Refusal(
-            "E0201", f"it computes in {T.DataType.Name(kind).lower()}", "cast the input to float32 before any arithmetic"
+            "E0201",
+            f"it computes in {T.DataType.Name(kind).lower()}",
+            "cast the input to float32 before any arithmetic",
         )
 
 
