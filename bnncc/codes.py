@@ -5,161 +5,167 @@ E05 tools and simulator   E06 boards   E07 training and export   W warnings, num
 """
 
 CODES: dict[str, tuple[str, str]] = {
+    "E0000": (
+        "internal error",
+        "Something happened that bnncc did not expect: a defect of bnncc, whatever the model is. Run again with "
+        "BNNCC_TRACEBACK=1 and report what it prints, with the model if you can share it.",
+    ),
     # E01: the ONNX file
     "E0101": (
         "the model cannot be read",
         "The path does not exist, is a folder, or may not be read; or the model keeps its weights in another "
-        "file that is missing."
+        "file that is missing.",
     ),
     "E0102": (
         "not a valid ONNX file",
         "The bytes are no ONNX model, or the model breaks the ONNX specification (a cycle, a value read "
-        "before it is made, an attribute of the wrong type). `python -m onnx.checker` tells the same."
+        "before it is made, an attribute of the wrong type). `python -m onnx.checker` tells the same.",
     ),
     "E0103": (
         "unsupported opset",
-        "bnncc reads the default ONNX operator set from version 9 to the newest that the installed onnx "
-        "package knows."
+        "bnncc reads the default ONNX operator set from version 9 to the newest that the installed onnx package knows.",
     ),
     "E0104": (
         "absurd dimensions",
         "A tensor would take more than 512 MiB. An ONNX file is untrusted: sizes are checked before anything "
-        "is allocated."
+        "is allocated.",
     ),
     "E0105": (
         "shapes do not fit",
         "ONNX shape inference failed, a shape is not static, or a layer's parameters do not fit its input. "
-        "bnncc compiles one sample: batch 1, fixed sizes, 2D images or vectors."
+        "bnncc compiles one sample: batch 1, fixed sizes, 2D images or vectors.",
     ),
     "E0106": (
         "an initializer cannot be read",
-        "The data of an initializer do not match its type and dimensions, or lie in a file that is missing."
+        "The data of an initializer do not match its type and dimensions, or lie in a file that is missing.",
     ),
     "E0107": (
         "constants cannot be evaluated",
-        "Parts of the graph that do not depend on the input are evaluated once by onnxruntime; it refused."
+        "Parts of the graph that do not depend on the input are evaluated once by onnxruntime; it refused.",
     ),
     # E02: operators
     "E0201": (
         "unsupported operator",
-        "The node, or this use of it, is outside of what bnncc lowers to C. docs/operators.md lists what is "
-        "supported."
+        "The node, or this use of it, is outside of what bnncc lowers to C. docs/operators.md lists what is supported.",
     ),
     "E0202": (
         "a parameter is not constant",
-        "Weights, biases and BatchNorm parameters must be initializers or computed from initializers alone."
+        "Weights, biases and BatchNorm parameters must be initializers or computed from initializers alone.",
     ),
     "E0203": (
         "weights are not binary",
-        "Every output channel must hold weights of one magnitude: +1 and -1, or +s and -s. Zero is neither."
+        "Every output channel must hold weights of one magnitude: +1 and -1, or +s and -s. Zero is neither.",
     ),
     "E0204": (
         "unsupported reshape",
         "bnncc keeps images pixel-major and bit-packed; a view that mixes pixels and channels has no cheap "
-        "form. Flattening to [1, N] is free."
+        "form. Flattening to [1, N] is free.",
     ),
     "E0205": (
         "unsupported broadcasting",
-        "An elementwise constant must be a scalar, one value per channel, or of the tensor's own shape."
+        "An elementwise constant must be a scalar, one value per channel, or of the tensor's own shape.",
     ),
     "E0206": (
         "unsupported padding",
         "A convolution of binary values pads with 0 (which counts for nothing), -1 or +1; others with 0. Only "
-        "convolutions read padded tensors."
+        "convolutions read padded tensors.",
     ),
-    "E0207": (
-        "unsupported input",
-        "A model has one input: float, uint8 or int8, of shape [1, C, H, W] or [1, N]."
-    ),
+    "E0207": ("unsupported input", "A model has one input: float, uint8 or int8, of shape [1, C, H, W] or [1, N]."),
     "E0208": (
         "unsupported output",
-        "An output must be a tensor that depends on the input: logits, accumulators or signs."
+        "An output must be a tensor that depends on the input: logits, accumulators or signs.",
     ),
     "E0209": (
         "the exits are not well described",
         "metadata_props hold bnncc.exits (a JSON list of all output names in order of depth), bnncc.exit_rule "
-        "(entropy) and bnncc.exit_threshold (nats). Exits are logits [1, K]."
+        "(entropy) and bnncc.exit_threshold (nats). Exits are logits [1, K].",
     ),
     # E03: lowering and exactness
     "E0308": (
         "onnxruntime cannot run the model",
-        "The reference of every verification is onnxruntime; without it nothing can be said about the C."
+        "The reference of every verification is onnxruntime; without it nothing can be said about the C.",
     ),
     "E0309": (
         "the generated C does not compile",
-        "The host compiler refused generated code. That is a defect of bnncc."
+        "The host compiler refused generated code. That is a defect of bnncc.",
     ),
     "E0310": (
         "the generated C misbehaved",
         "The generated code read or wrote outside its memory, met undefined behaviour, or left padding bits "
-        "set. That is a defect of bnncc."
+        "set. That is a defect of bnncc.",
     ),
     "E0301": (
         "parameters are not finite",
         "A weight, bias or BatchNorm parameter is NaN or infinite, a variance plus epsilon is not positive, "
         "or a division by zero stands in the graph. Such a network computes nothing useful, and no threshold "
-        "can stand for it."
+        "can stand for it.",
     ),
     "E0302": (
         "accumulator beyond 2**24",
         "onnxruntime sums in float32, which holds integers exactly up to 2**24. Beyond, no integer result "
-        "could be equal to it bit for bit."
+        "could be equal to it bit for bit.",
     ),
     "E0303": (
         "no counterpart in the file",
-        "The layer's canonical form refers to an integer that the file never computes, so it could not be "
-        "verified."
+        "The layer's canonical form refers to an integer that the file never computes, so it could not be verified.",
     ),
     "E0304": (
         "sign can meet zero",
         "ONNX Sign(0) is 0, which is not binary. BatchNorm and the parity of the accumulator were taken into "
         "account: the value can be reached. Export sign as Where(x >= 0, 1, -1), as GreaterOrEqual, or as "
-        "BipolarQuant."
+        "BipolarQuant.",
     ),
     "E0305": (
         "a layer is not binary",
-        "--require-binary was given, and a layer works on real values; the message says why it does."
+        "--require-binary was given, and a layer works on real values; the message says why it does.",
     ),
     # E04: options and input data
     "E0403": (
         "--name is not a C identifier",
         "The name prefixes every symbol of the generated code: letters, digits and underscores, at most 40, "
-        "no keyword of C or C++."
+        "no keyword of C or C++.",
     ),
     "E0404": (
         "the samples cannot be read",
-        "--inputs takes a .npy, or a .npz with an array named like the model's input, or x, or else its first "
-        "array."
+        "--inputs takes a .npy, or a .npz with an array named like the model's input, or x, or else its first array.",
     ),
     "E0405": (
         "the samples do not fit the model",
-        "--inputs holds samples in the ONNX layout with the samples first: [N, C, H, W] for an input [1, C, "
-        "H, W]."
+        "--inputs holds samples in the ONNX layout with the samples first: [N, C, H, W] for an input [1, C, H, W].",
     ),
     "E0406": (
         "a value does not fit the input type",
         "The C takes bytes; a sample holds a value that is no integer or outside of the type's range, or that "
-        "is not finite."
+        "is not finite.",
     ),
     "E0402": (
         "--input does not fit the model",
         "--input u8 and i8 say that a float input holds integers and that the C takes bytes. A model whose "
-        "input is uint8 or int8 already says so itself."
+        "input is uint8 or int8 already says so itself.",
     ),
     "E0401": (
         "unknown target",
         "--target takes a core (cortex-m4) or a board id; `bnncc targets` lists both. A core has an instruction set "
         "and a timing model; only a board has flash, RAM and a clock.",
     ),
+    "E0407": (
+        "the options contradict each other",
+        "measure takes either --target (the simulator) or --board (a board that was flashed).",
+    ),
+    "E0408": (
+        "unknown diagnostic code",
+        "explain takes a code as it stands in a message: E and four digits, or W and four digits.",
+    ),
+    "E0409": (
+        "the target is no board",
+        "flash and measure --board need a board: a core alone has no flash, RAM, clock or port.",
+    ),
     # E05: tools and simulator
-    "E0507": (
+    "E0509": (
         "cannot write",
-        "The folder cannot be made or written to, or the disk is full. Nothing was left half-written."
+        "The folder cannot be made or written to, or the disk is full. Nothing was left half-written.",
     ),
-    "E0508": (
-        "no host compiler",
-        "verify builds the generated C with gcc or clang, ASan and UBSan."
-    ),
+    "E0510": ("no host compiler", "verify builds the generated C with gcc or clang, ASan and UBSan."),
     "E0501": (
         "a command is not installed",
         "Compiling for a core needs arm-none-eabi-gcc with newlib, running without a board qemu-system-arm, and "
@@ -187,12 +193,12 @@ CODES: dict[str, tuple[str, str]] = {
     "E0506": (
         "QEMU did not start",
         "QEMU ended before the program did anything: the machine is unknown to this version, or the counting plugin "
-        "could not be loaded. QEMU 7.2 is known to work.",
+        "could not be loaded. QEMU 7.2 is known to work; the plugin is written for 4.2 to 8 and from 9.1 on.",
     ),
     "E0507": (
         "the counting plugin does not build",
-        "Instructions are counted by a QEMU plugin, a C file that the host's gcc compiles on first use; the shared library "
-        "is kept in ~/.cache/bnncc.",
+        "Instructions are counted by a QEMU plugin, a C file that the host's gcc compiles on first use; the shared "
+        "library is kept in ~/.cache/bnncc.",
     ),
     # E06: boards
     "E0601": (
@@ -293,9 +299,14 @@ CODES: dict[str, tuple[str, str]] = {
         "tolerance allows for; more than that means that the file would not be the model that was trained.",
     ),
     # W: warnings
+    "W0402": (
+        "too large for the board",
+        "The model's constants, code and memory need more flash or RAM than the board has. compile goes on, so that the "
+        "report can be read; flash refuses.",
+    ),
     "W0401": (
         "a float input feeds a binary layer",
         "The first layer then sums float32 values: slow without an FPU, and close to onnxruntime instead of "
-        "equal. If the input holds integers (pixels), say so with --input u8 or --input i8."
+        "equal. If the input holds integers (pixels), say so with --input u8 or --input i8.",
     ),
 }

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from bnncc.dump import Dump
-from bnncc.emit import emit, result_dtype
+from bnncc.emit import adapter, emit, result_dtype
 from bnncc.errors import Diagnostic, ModelError, ToolError
 from bnncc.frontend.importer import Imported, import_model
 from bnncc.graph import Elem
@@ -61,14 +61,9 @@ class Compiled:
     def write(self, folder: "str | os.PathLike[str]") -> list[Path]:
         """Write the C files, model.h for generic drivers, and report.json into `folder`; all of them or none.
 
-        Returns their paths. Raises ToolError E0507 if the folder cannot be written.
+        Returns their paths. Raises ToolError E0509 if the folder cannot be written.
         """
-        upper = self.name.upper()
-        adapter = (
-            "/* What generic drivers and the firmware runner need to know of the model. */\n"
-            f'#include "{self.name}.h"\n#define MODEL(name) {self.name}_##name\n#define MODEL_CONST(name) {upper}_##name\n#define MODEL_SOURCE "{self.name}.c"\n'
-        )
-        texts = {**self.files, "model.h": adapter, "report.json": json.dumps(self.report, indent=2) + "\n"}
+        texts = {**self.files, "model.h": adapter(self.name), "report.json": json.dumps(self.report, indent=2) + "\n"}
         return write_all(Path(folder), texts)
 
     def verify(self, x: "np.ndarray[Any, Any] | None" = None, *, samples: int = 32, on: str = "host") -> "Verification":
@@ -79,7 +74,7 @@ class Compiled:
 
 
 def write_all(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write every file or none: all go to temporary names first. Raises ToolError E0507."""
+    """Write every file or none: all go to temporary names first. Raises ToolError E0509."""
     made: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,17 +90,19 @@ def write_all(folder: Path, texts: Mapping[str, str]) -> list[Path]:
         for temporary in made:
             Path(temporary).unlink(missing_ok=True)
         raise ToolError.of(
-            "E0507", f"cannot write into {folder}: {e.strerror or e}", remedy="check the path, its rights and the space on the disk"
+            "E0509",
+            f"cannot write into {folder}: {e.strerror or e}",
+            remedy="check the path, its rights and the space on the disk",
         ) from None
     return [folder / name for name in texts]
 
 
-def compile(  # noqa: A001  (the verb that users look for: bnncc.compile)
+def compile(
     model: "str | os.PathLike[str] | onnx.ModelProto",
     target: str = "cortex-m4",
     *,
     name: str | None = None,
-    input: str | None = None,  # noqa: A002  (as --input)
+    input: str | None = None,
     input_layout: str = "nchw",
     require_binary: bool = False,
     dump: "str | os.PathLike[str] | None" = None,
@@ -141,5 +138,8 @@ def refuse_real(program: Program) -> None:
         if program.graph.input.elem is Elem.F32:
             remedy = "say --input u8 or i8 if the input holds integers; " + remedy
         raise ModelError(
-            *(Diagnostic("E0305", f"the layer works on real values: {s.reason}", ", ".join(s.op.origin), remedy) for s in real)
+            *(
+                Diagnostic("E0305", f"the layer works on real values: {s.reason}", ", ".join(s.op.origin), remedy)
+                for s in real
+            )
         )

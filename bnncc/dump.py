@@ -44,7 +44,9 @@ def op_text(op: Op) -> str:
     if isinstance(op, Conv | MaxPool):
         details.append(f"kernel {op.kernel} strides {op.strides} pads {op.pads} dilations {op.dilations}")
     if isinstance(op, Conv):
-        details.append(f"pad value {op.pad_value}, input {op.mul} * x - {op.zero or 0}" + (", to bits" if op.cut else ""))
+        details.append(
+            f"pad value {op.pad_value}, input {op.mul} * x - {op.zero or 0}" + (", to bits" if op.cut else "")
+        )
     if isinstance(op, MaxPool) and op.minimum:
         details.append(f"minimum in {sum(op.minimum)} channels")
     if isinstance(op, Map):
@@ -65,7 +67,10 @@ def kernels_text(program: Program) -> str:
     for s in program.steps:
         lines.append(f"step {s.index} {type(s.op).__name__} from {', '.join(s.op.origin)}: {s.kernel}\n")
         lines += [
-            f"    {c.kernel}: " + (f"refused, {c.refusal}" if c.cycles is None else f"about {c.cycles:.0f} cycles") + "\n" for c in s.considered
+            f"    {c.kernel}: "
+            + (f"refused, {c.refusal}" if c.cycles is None else f"about {c.cycles:.0f} cycles")
+            + "\n"
+            for c in s.considered
         ]
     return "".join(lines)
 
@@ -79,9 +84,15 @@ def memory_text(program: Program) -> str:
         row = ["."] * width
         for b in program.buffers:
             if b.first <= index <= b.last:
-                begin, end = b.offset * width // scale, max((b.offset + b.bytes) * width // scale, b.offset * width // scale + 1)
+                begin, end = (
+                    b.offset * width // scale,
+                    max((b.offset + b.bytes) * width // scale, b.offset * width // scale + 1),
+                )
                 for k in range(begin, min(end, width)):
                     row[k] = "s" if b.tensor is None else "#"
         lines.append(f"step {index:3} |{''.join(row)}| {step.kernel}\n")
-    lines += [f"{b.offset:8} {b.bytes:8} bytes, steps {b.first}..{b.last}: {b.name!r}\n" for b in sorted(program.buffers, key=lambda b: b.offset)]
+    lines += [
+        f"{b.offset:8} {b.bytes:8} bytes, steps {b.first}..{b.last}: {b.name!r}\n"
+        for b in sorted(program.buffers, key=lambda b: b.offset)
+    ]
     return "".join(lines)

@@ -173,11 +173,16 @@ def array_text(a: Constant) -> str:
     """The initialiser of a constant, a dozen values a line."""
     flat = a.data.ravel()
     if a.c_type == "float":
-        texts = ["NAN" if np.isnan(v) else ("-" if v < 0 else "") + "HUGE_VALF" if np.isinf(v) else float_literal(float(v)) for v in flat]
+        texts = [
+            "NAN" if np.isnan(v) else ("-" if v < 0 else "") + "HUGE_VALF" if np.isinf(v) else float_literal(float(v))
+            for v in flat
+        ]
     elif a.c_type.startswith("u") and a.data.dtype.itemsize > 1:
-        texts = [f"0x{int(v):0{2 * a.data.dtype.itemsize}x}" + ("u" if a.data.dtype.itemsize == 4 else "") for v in flat]
+        texts = [
+            f"0x{int(v):0{2 * a.data.dtype.itemsize}x}" + ("u" if a.data.dtype.itemsize == 4 else "") for v in flat
+        ]
     else:
-        texts = [f"INT32_MIN" if a.c_type == "int32_t" and v == -(1 << 31) else str(int(v)) for v in flat]
+        texts = ["INT32_MIN" if a.c_type == "int32_t" and v == -(1 << 31) else str(int(v)) for v in flat]
     per_line = 12 if a.c_type == "uint32_t" else 16
     lines = [", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
     return ",\n".join("    " + line for line in lines)
@@ -209,7 +214,13 @@ def arguments(program: Program, step: Step, names: Mapping[str, str]) -> str:
     x = "input" if op.x.name == program.graph.input.name else place(program, op.x.name)
     if isinstance(op, Store):
         return f"{x}, result->{names[op.output.name]}"
-    return ", ".join([x, place(program, op.y.name), *(place(program, f"step{step.index}:{part}") for part, _, _ in step.parts.scratch)])
+    return ", ".join(
+        [
+            x,
+            place(program, op.y.name),
+            *(place(program, f"step{step.index}:{part}") for part, _, _ in step.parts.scratch),
+        ]
+    )
 
 
 def step_comment(step: Step) -> str:
@@ -218,11 +229,15 @@ def step_comment(step: Step) -> str:
     origin = comment("; ".join(step.op.origin))[:300] or "the model"
     lines = [f"/* Step {step.index}: {origin}"]
     if not isinstance(op, Store | Decide | Classify):
-        lines.append(f" * {describe(op.x)} -> {describe(op.y)}; kernel {step.kernel}{'' if op.exact else ', close to the reference, not exact'}")
+        lines.append(
+            f" * {describe(op.x)} -> {describe(op.y)}; kernel {step.kernel}{'' if op.exact else ', close to the reference, not exact'}"
+        )
     else:
         lines.append(f" * kernel {step.kernel}")
     macs = f"{step.cost.macs} MACs, " if step.cost.macs else ""
-    lines.append(f" * {macs}{step.flash_bytes} bytes of constants, about {step.cost.cycles:.0f} cycles (compiler's estimate, zero wait states) */")
+    lines.append(
+        f" * {macs}{step.flash_bytes} bytes of constants, about {step.cost.cycles:.0f} cycles (compiler's estimate, zero wait states) */"
+    )
     return "\n".join(lines)
 
 
@@ -243,11 +258,22 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         view = StepView(program, step, fn, field, parameters(program, step), step_comment(step))
         text = env.get_template(f"kernels/{step.template}").render(s=view, m=name, upper=upper)
         functions.append(reindent(text))
-        calls.append({"text": f"{fn}({arguments(program, step, names)})", "decides": isinstance(step.op, Decide) and not step.op.last})
+        calls.append(
+            {
+                "text": f"{fn}({arguments(program, step, names)})",
+                "decides": isinstance(step.op, Decide) and not step.op.last,
+            }
+        )
     if isinstance(program.steps[-1].op, Decide):
         calls[-1]["text"] = f"(void){calls[-1]['text']}"
     body = "".join(functions)
-    tables = sorted({(str(s.parts.params["patch_type"]), str(s.parts.params["table_type"])) for s in program.steps if s.kernel == "table_conv"})
+    tables = sorted(
+        {
+            (str(s.parts.params["patch_type"]), str(s.parts.params["table_type"]))
+            for s in program.steps
+            if s.kernel == "table_conv"
+        }
+    )
     used = [w for w in ("differing", "differing_masked", "rounded", "decide") if f"{name}_{w}(" in body]
     if "differing_masked" in used and "differing" not in used:
         used.append("differing")
@@ -271,13 +297,32 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         "fields": result_fields,
     }
     header = env.get_template("model.h.j2").render(**shared, arena_members=arena_members(program))
-    math = any(w in body + helpers for w in ("expf(", "HUGE_VALF")) or any(np.isnan(c.data).any() or np.isinf(c.data).any() for c in constants if c.c_type == "float")
-    code = env.get_template("model.c.j2").render(
-        **shared, memory=memory_map(program), uses_math=math, helpers=reindent(helpers) if helpers.strip() else "", functions=functions, calls=calls
+    math = any(w in body + helpers for w in ("expf(", "HUGE_VALF")) or any(
+        np.isnan(c.data).any() or np.isinf(c.data).any() for c in constants if c.c_type == "float"
     )
-    arrays = [{"name": c.name, "c_type": c.c_type, "count": c.data.size, "text": array_text(c), "note": constant_note(c)} for c in constants]
+    code = env.get_template("model.c.j2").render(
+        **shared,
+        memory=memory_map(program),
+        uses_math=math,
+        helpers=reindent(helpers) if helpers.strip() else "",
+        functions=functions,
+        calls=calls,
+    )
+    arrays = [
+        {"name": c.name, "c_type": c.c_type, "count": c.data.size, "text": array_text(c), "note": constant_note(c)}
+        for c in constants
+    ]
     weights = env.get_template("weights.h.j2").render(name=name, constants=arrays)
     return {f"{name}.h": header, f"{name}.c": code, f"{name}_weights.h": weights}
+
+
+def adapter(name: str) -> str:
+    """model.h: what generic drivers and the firmware's runner include to see the model called `name`."""
+    return (
+        "/* The generated model as generic drivers and the firmware runner see it. */\n"
+        f'#include "{name}.h"\n#define MODEL(name) {name}_##name\n#define MODEL_CONST(name) {name.upper()}_##name\n'
+        f'#define MODEL_SOURCE "{name}.c"\n'
+    )
 
 
 def constant_note(c: Constant) -> str:

@@ -1,18 +1,41 @@
 """Code size and worst stack of a compiled model, from the cross compiler where it is installed."""
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bnncc.errors import ToolError
+from bnncc.sim import footprint as measured
 
 if TYPE_CHECKING:
     from bnncc.compiler import Compiled
 
 
 def footprint(compiled: "Compiled") -> dict[str, Any]:
-    """Bytes of context, result, code and stack; code and stack are None without arm-none-eabi-gcc."""
-    context = compiled.program.arena_bytes + (4 if compiled.program.exits else 0)
-    return {
-        "context_bytes": max(context, 4),
+    """Bytes of context, result, code, libraries and stack; the last three are None without arm-none-eabi-gcc."""
+    program = compiled.program
+    sizes: dict[str, Any] = {
+        "context_bytes": max(program.arena_bytes, 4) + (4 if program.exits else 0),
         "result_bytes": compiled.result_dtype.itemsize,
         "code_bytes": None,
+        "library_bytes": None,
         "stack_bytes": None,
+        "stack_without": [],
         "toolchain": None,
     }
+    with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
+        folder = Path(scratch)
+        for name, text in compiled.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        try:
+            found = measured.footprint(
+                folder / f"{compiled.name}.c", compiled.target.core, f"{compiled.name}_run", include=[folder]
+            )
+        except ToolError:
+            return sizes
+    sizes["code_bytes"] = found.flash_bytes - program.flash_bytes
+    sizes["library_bytes"] = found.library_bytes
+    sizes["stack_bytes"] = found.stack_bytes
+    sizes["stack_without"] = list(found.library_calls)
+    sizes["toolchain"] = "arm-none-eabi-gcc -O2"
+    return sizes

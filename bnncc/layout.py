@@ -23,7 +23,15 @@ DTYPES = {
     "int32_t": np.dtype(np.int32),
     "float": np.dtype(np.float32),
 }
-MEMBERS = {"uint8_t": "u8", "int8_t": "i8", "uint16_t": "u16", "int16_t": "i16", "uint32_t": "u32", "int32_t": "i32", "float": "f32"}
+MEMBERS = {
+    "uint8_t": "u8",
+    "int8_t": "i8",
+    "uint16_t": "u16",
+    "int16_t": "i16",
+    "uint32_t": "u32",
+    "int32_t": "i32",
+    "float": "f32",
+}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-
 from bnncc.graph import Conv, Elem, Graph, Map, MaxPool, Op, Output, Sum, Threshold, needed
 from bnncc.kernels import KERNELS
 from bnncc.outputs import Classify, Decide, Store, result_tensor
@@ -35,7 +34,9 @@ def schedule(graph: Graph) -> list[Op]:
     if len(graph.outputs) == 1 and graph.outputs[0].tensor.elem is not Elem.BIN and is_vector(graph.outputs[0]):
         out = graph.outputs[0]
         place = result_tensor("result:class", 1)
-        order.append(Classify(x=result_tensor(f"result:{out.name}", out.tensor.size), y=place, output=out, origin=out.origin))
+        order.append(
+            Classify(x=result_tensor(f"result:{out.name}", out.tensor.size), y=place, output=out, origin=out.origin)
+        )
     return order
 
 
@@ -73,7 +74,16 @@ def select(op: Op, core: Core, name: str, index: int, forced: str | None) -> Ste
     kernel = next(k for k in KERNELS if k.name == best.kernel)
     macs = op.macs if isinstance(op, Conv) else 0
     parts: Parts = kernel.build(op, f"{name}_step{index}")
-    return Step(index, op, kernel.name, kernel.template, parts, Cost(macs, best.cycles or 0.0), tuple(considered), real_reason(op))
+    return Step(
+        index,
+        op,
+        kernel.name,
+        kernel.template,
+        parts,
+        Cost(macs, best.cycles or 0.0),
+        tuple(considered),
+        real_reason(op),
+    )
 
 
 def real_reason(op: Op) -> str:

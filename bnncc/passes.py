@@ -14,7 +14,8 @@ def merge_maps(graph: Graph) -> Graph:
     """Map(Map(x)) becomes one Map, and a Map that only feeds an output becomes the output's steps."""
     while True:
         pair = next(
-            ((f, g) for f in graph.ops if isinstance(f, Map) for g in [graph.sole_user(f.y)] if isinstance(g, Map)), None
+            ((f, g) for f in graph.ops if isinstance(f, Map) for g in [graph.sole_user(f.y)] if isinstance(g, Map)),
+            None,
         )
         if pair is None:
             break
@@ -119,7 +120,9 @@ def refuse_reachable_zero(op: Sign, x: Tensor, above: Cut, at: Cut) -> None:
     else:
         low, high = np.minimum(above.levels, at.levels), np.maximum(above.levels, at.levels)
         first = low + (x.lo - low) % x.stride  # the first reachable value at or above low
-        ambiguous = ((first < high) & (first <= x.hi) & (first >= x.lo)).any(axis=0) | (above.inverts != at.inverts).any(axis=0)
+        ambiguous = ((first < high) & (first <= x.hi) & (first >= x.lo)).any(axis=0) | (
+            above.inverts != at.inverts
+        ).any(axis=0)
     if ambiguous.any():
         raise ModelError.of(
             "E0304",

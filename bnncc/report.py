@@ -36,7 +36,8 @@ def row(program: Program, step: Step) -> dict[str, Any]:
         "exact": op.exact,
         "real_valued": step.reason or None,
         "considered": [
-            {"kernel": c.kernel, "cycles": None if c.cycles is None else round(c.cycles), "refused": c.refusal or None} for c in step.considered
+            {"kernel": c.kernel, "cycles": None if c.cycles is None else round(c.cycles), "refused": c.refusal or None}
+            for c in step.considered
         ],
     }
 
@@ -49,15 +50,26 @@ def make_report(compiled: "Compiled") -> dict[str, Any]:
     size = footprint(compiled)
     board = target.board
     ram = size["context_bytes"] + size["result_bytes"]
-    flash = program.flash_bytes + (size["code_bytes"] or 0)
-    too_large = [] if board is None else [n for n, need, have in (("flash", flash, board.flash_bytes), ("RAM", ram, board.ram_bytes)) if need > have]
+    flash = program.flash_bytes + (size["code_bytes"] or 0) + (size["library_bytes"] or 0)
+    too_large = (
+        []
+        if board is None
+        else [
+            n for n, need, have in (("flash", flash, board.flash_bytes), ("RAM", ram, board.ram_bytes)) if need > have
+        ]
+    )
     return {
         "name": compiled.name,
         "target": target.name,
         "core": target.core.name,
         "board": None
         if board is None
-        else {"flash_bytes": board.flash_bytes, "ram_bytes": board.ram_bytes, "clock_hz": board.clock_hz, "too_large_for": too_large},
+        else {
+            "flash_bytes": board.flash_bytes,
+            "ram_bytes": board.ram_bytes,
+            "clock_hz": board.clock_hz,
+            "too_large_for": too_large,
+        },
         "input": {
             "name": compiled.imported.input_name,
             "shape": list(compiled.imported.input_shape),
@@ -68,7 +80,11 @@ def make_report(compiled: "Compiled") -> dict[str, Any]:
         "outputs": [{"name": o.name, "shape": list(o.shape)} for o in program.graph.outputs],
         "exits": None
         if program.exits is None
-        else {"outputs": [program.graph.outputs[k].name for k in program.exits.outputs], "rule": "entropy", "threshold": program.exits.threshold},
+        else {
+            "outputs": [program.graph.outputs[k].name for k in program.exits.outputs],
+            "rule": "entropy",
+            "threshold": program.exits.threshold,
+        },
         "layers": [row(program, s) for s in program.steps],
         "totals": {
             "macs": sum(s.cost.macs for s in program.steps),
@@ -76,6 +92,7 @@ def make_report(compiled: "Compiled") -> dict[str, Any]:
             "cycle_model": CYCLE_MODEL,
             "constant_bytes": program.flash_bytes,
             "code_bytes": size["code_bytes"],
+            "library_bytes": size["library_bytes"],
             "flash_bytes": flash,
             "arena_bytes": program.arena_bytes,
             "arena_lower_bound": program.arena_bound,
@@ -83,10 +100,10 @@ def make_report(compiled: "Compiled") -> dict[str, Any]:
             "result_bytes": size["result_bytes"],
             "ram_bytes": ram,
             "worst_stack_bytes": size["stack_bytes"],
+            "worst_stack_without": size["stack_without"],
         },
         "toolchain": size["toolchain"],
         "exact": all(s.op.exact for s in program.steps),
         "reference_differs": [{"node": n, "reason": r} for n, r in compiled.imported.reasons],
         "warnings": [{"code": w.code, "message": w.message, "where": w.where} for w in compiled.warnings],
     }
-

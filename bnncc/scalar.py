@@ -145,7 +145,12 @@ class Predicate:
 
 
 def find_cut(
-    steps: Sequence[Step], shape: tuple[int, int, int], bounds: tuple[int, int] | None, *, strict: bool, negate: bool = False
+    steps: Sequence[Step],
+    shape: tuple[int, int, int],
+    bounds: tuple[int, int] | None,
+    *,
+    strict: bool,
+    negate: bool = False,
 ) -> Cut:
     """The threshold that equals `sign(steps(x))` for every x, bit for bit.
 

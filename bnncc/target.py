@@ -97,7 +97,8 @@ def cores() -> dict[str, Core]:
 def boards() -> dict[str, Board]:
     """Every board of targets/boards, by id."""
     return {
-        path.stem: Board(name=path.stem, **_load(path)) for path in sorted((folder("targets") / "boards").glob("*.toml"))
+        path.stem: Board(name=path.stem, **_load(path))
+        for path in sorted((folder("targets") / "boards").glob("*.toml"))
     }
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnncc.emit import adapter
 from bnncc.errors import ModelError, ToolError, UsageError
 from bnncc.resources import folder as resource_folder
 from bnncc.target import Board
@@ -131,12 +132,14 @@ def simulated_port(board: Board, port: str | None = None) -> Path:
     return Path(port).absolute() if port else cache_folder() / "boards" / f"{board.name}.port"
 
 
-def _sources(folder: Path, name: str) -> tuple[Path, Path]:
+def _sources(folder: Path, name: str) -> tuple[Path, ...]:
+    """NAME.h, NAME.c and, where the constants have a file of their own, NAME_weights.h."""
     sources = (folder / f"{name}.h", folder / f"{name}.c")
     for path in sources:
         if not path.is_file():
             raise UsageError.of("E0610", "no generated model here", where=str(path), remedy="run `bnncc compile` first")
-    return sources
+    weights = folder / f"{name}_weights.h"
+    return (*sources, weights) if weights.is_file() else sources
 
 
 def _require_tools(board: Board) -> None:
@@ -164,18 +167,13 @@ def add_model(project: Path, folder: Path, name: str) -> None:
     (project / "src").mkdir(exist_ok=True)
     for path in _sources(folder, name):
         shutil.copy(path, model)
-    upper = name.upper()
-    (model / "model.h").write_text(
-        f'#include "{name}.h"\n#define MODEL(name) {name}_##name\n#define MODEL_CONST(name) {upper}_##name\n'
-        f'#define MODEL_SOURCE "{name}.c"\n',
-        encoding="utf-8",
-    )
+    (model / "model.h").write_text(adapter(name), encoding="utf-8")
     (project / "src" / "model.c").write_text(
         f"""/* Written by bnncc: the model, compiled with its steps profiled. */
 #include "identity.h"
 #include "profile.h"
 
-#define {upper}_STEP(step) profile_step(step)
+#define {name.upper()}_STEP(step) profile_step(step)
 #include "{name}.c"
 
 const char model_name[] = "{name}";

@@ -10,7 +10,12 @@ from bnncc.scalar import apply_steps, batch_norm, step
 
 FLOAT = onnx.TensorProto.FLOAT
 ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Max": "max", "Min": "min"}
-COMPARISONS = {"Greater": (True, False), "GreaterOrEqual": (False, False), "Less": (False, True), "LessOrEqual": (True, True)}
+COMPARISONS = {
+    "Greater": (True, False),
+    "GreaterOrEqual": (False, False),
+    "Less": (False, True),
+    "LessOrEqual": (True, True),
+}
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, object]:
@@ -19,7 +24,12 @@ def attributes(node: onnx.NodeProto) -> dict[str, object]:
 
 def identity(ctx: Context, node: onnx.NodeProto) -> Known:
     known = ctx.values[node.input[0]]
-    if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and ctx.need_constant(node, 2, "training_mode").any():
+    if (
+        node.op_type == "Dropout"
+        and len(node.input) > 2
+        and node.input[2]
+        and ctx.need_constant(node, 2, "training_mode").any()
+    ):
         raise Refusal("E0201", "Dropout in training mode is random", "export the model in eval mode")
     return known
 
@@ -48,7 +58,9 @@ def arithmetic(ctx: Context, node: onnx.NodeProto) -> Known:
     constant = ctx.need_constant(node, 1 - index, "constant operand")
     if index == 1:
         if operation == "div":
-            raise Refusal("E0201", "division of a constant by a tensor is not supported", "divide by a constant instead")
+            raise Refusal(
+                "E0201", "division of a constant by a tensor is not supported", "divide by a constant instead"
+            )
         operation = "rsub" if operation == "sub" else operation
     if operation == "div" and (constant == 0).any():
         raise Refusal("E0301", "it divides by zero", "train or export the model again")
@@ -65,9 +77,13 @@ def straight_through(ctx: Context, node: onnx.NodeProto) -> Known:
         for first, second in ((a, b), (b, a)):
             d = ctx.values.get(first)
             if isinstance(d, Difference) and equivalent(ctx, d.other, second):
-                edit = onnx.helper.make_node("Identity", [ctx.twins.get(d.sign.tensor.name) or d.sign.tensor.twin], [node.output[0]])
+                edit = onnx.helper.make_node(
+                    "Identity", [ctx.twins.get(d.sign.tensor.name) or d.sign.tensor.twin], [node.output[0]]
+                )
                 ctx.edits.replaced[node.output[0]] = [edit]
-                ctx.edits.reasons.append((label(node), "sign(x) - x + x is sign(x); in float32 it can be off by one rounding"))
+                ctx.edits.reasons.append(
+                    (label(node), "sign(x) - x + x is sign(x); in float32 it can be off by one rounding")
+                )
                 return d.sign
     raise Refusal(
         "E0201",
@@ -85,7 +101,10 @@ def equivalent(ctx: Context, a: str, b: str) -> bool:
     return (
         root_u.name == root_v.name
         and len(steps_u) == len(steps_v)
-        and all(p.operation == q.operation and np.array_equal(p.value, q.value) for p, q in zip(steps_u, steps_v, strict=True))
+        and all(
+            p.operation == q.operation and np.array_equal(p.value, q.value)
+            for p, q in zip(steps_u, steps_v, strict=True)
+        )
     )
 
 
@@ -147,7 +166,9 @@ def sign(ctx: Context, node: onnx.NodeProto) -> Known:
         if not per_channel and (below, above) == (-1, 1) and maker.at_zero == 0 and zero:
             y = Tensor(node.output[0], Elem.BIN, maker.x.shape, -1, 1, 2, twin=node.output[0])
             at_zero = zero if not maker.negate else -zero
-            return Value(ctx.add(Sign(x=maker.x, y=y, at_zero=at_zero, negate=maker.negate, origin=(label(node),))), value.shape)
+            return Value(
+                ctx.add(Sign(x=maker.x, y=y, at_zero=at_zero, negate=maker.negate, origin=(label(node),))), value.shape
+            )
     return bit(ctx, node, value, at_zero=0, negate=False, name=node.output[0])
 
 
@@ -177,7 +198,12 @@ def comparison(ctx: Context, node: onnx.NodeProto) -> Known:
     strict, negate = COMPARISONS[node.op_type]
     index = 0 if ctx.constant(node.input[0]) is None else 1
     if index == 1:  # c > x is x < c
-        mirrored = {"Greater": "Less", "GreaterOrEqual": "LessOrEqual", "Less": "Greater", "LessOrEqual": "GreaterOrEqual"}
+        mirrored = {
+            "Greater": "Less",
+            "GreaterOrEqual": "LessOrEqual",
+            "Less": "Greater",
+            "LessOrEqual": "GreaterOrEqual",
+        }
         strict, negate = COMPARISONS[mirrored[node.op_type]]
     value = ctx.value(node, index)
     threshold = ctx.need_constant(node, 1 - index, "threshold")
@@ -199,7 +225,9 @@ def where(ctx: Context, node: onnx.NodeProto) -> Known:
         raise Refusal("E0201", "Where needs a comparison with a constant", "write sign as Where(x >= 0, 1, -1)")
     high, low = (ctx.need_constant(node, i, "choice") for i in (1, 2))
     if len({*np.unique(high)}) != 1 or len({*np.unique(low)}) != 1:
-        raise Refusal("E0201", "Where chooses between tensors that are not uniform", "write sign as Where(x >= 0, 1, -1)")
+        raise Refusal(
+            "E0201", "Where chooses between tensors that are not uniform", "write sign as Where(x >= 0, 1, -1)"
+        )
     a, b = float(high.flat[0]), float(low.flat[0])
     if (a, b) == (1.0, -1.0):
         return sign_of(ctx, node, c, node.output[0])

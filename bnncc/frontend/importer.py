@@ -110,12 +110,16 @@ def _input(ctx: Context, input_type: str | None) -> tuple[str, tuple[int, ...], 
     graph = ctx.source.model.graph
     inputs = [i for i in graph.input if i.name not in ctx.source.constants]
     if len(inputs) != 1:
-        raise ModelError.of("E0207", f"the model has {len(inputs)} inputs; one is expected", remedy="export it with one input")
+        raise ModelError.of(
+            "E0207", f"the model has {len(inputs)} inputs; one is expected", remedy="export it with one input"
+        )
     given = inputs[0]
     elem = INPUT_TYPES.get(given.type.tensor_type.elem_type)
     if elem is None:
         kind = T.DataType.Name(given.type.tensor_type.elem_type)
-        raise ModelError.of("E0207", f"input {printable(given.name)} is {kind}", remedy="use a float, uint8 or int8 input")
+        raise ModelError.of(
+            "E0207", f"input {printable(given.name)} is {kind}", remedy="use a float, uint8 or int8 input"
+        )
     shape = ctx.source.shapes.get(given.name, ())
     if len(shape) not in (2, 4) or shape[0] != 1 or min(shape) < 1:
         raise ModelError.of(
@@ -126,7 +130,9 @@ def _input(ctx: Context, input_type: str | None) -> tuple[str, tuple[int, ...], 
     c_elem = Elem(input_type) if input_type else elem
     if c_elem is not elem and elem is not Elem.F32:
         raise UsageError.of(
-            "E0402", f"--input {input_type} does not fit: the model's input is {elem.value}", remedy=f"leave it out or use --input {elem.value}"
+            "E0402",
+            f"--input {input_type} does not fit: the model's input is {elem.value}",
+            remedy=f"leave it out or use --input {elem.value}",
         )
     lo, hi = RANGES[c_elem]
     chw = (shape[1], 1, 1) if len(shape) == 2 else (shape[1], shape[2], shape[3])
@@ -158,7 +164,12 @@ def _outputs(ctx: Context) -> list[Output]:
         known = ctx.values.get(o.name)
         if not isinstance(known, Value) or known.padded:
             ctx.problems.append(
-                Diagnostic("E0208", f"output {printable(o.name)} is not a tensor computed from the input", o.name, "output the logits")
+                Diagnostic(
+                    "E0208",
+                    f"output {printable(o.name)} is not a tensor computed from the input",
+                    o.name,
+                    "output the logits",
+                )
             )
             continue
         outputs.append(Output(o.name, known.shape, known.tensor))
@@ -173,7 +184,11 @@ def _exits(ctx: Context, outputs: list[Output]) -> Exits | None:
     names = [o.name for o in ctx.source.model.graph.output]
 
     def refuse(message: str) -> None:
-        ctx.problems.append(Diagnostic("E0209", message, "metadata_props", "export with bnncc.train.export_onnx, or see docs/early-exit.md"))
+        ctx.problems.append(
+            Diagnostic(
+                "E0209", message, "metadata_props", "export with bnncc.train.export_onnx, or see docs/early-exit.md"
+            )
+        )
 
     try:
         listed = json.loads(meta["bnncc.exits"])

@@ -16,7 +16,7 @@ from bnncc.frontend.elementwise import attributes
 from bnncc.frontend.load import label
 from bnncc.frontend.shaping import image_shape, padding, pair
 from bnncc.frontend.values import Context, Known, Refusal, Value
-from bnncc.graph import Conv, Elem, Sum, Tensor, pad_hw, windows
+from bnncc.graph import Conv, Elem, Sum, Tensor, pad_hw
 from bnncc.scalar import Step, apply_steps, step
 
 Doubles = NDArray[np.float64]
@@ -79,20 +79,40 @@ def conv(ctx: Context, node: onnx.NodeProto) -> Known:
     value, given = ctx.padded_value(node), attributes(node)
     w = ctx.need_constant(node, 1, "weight")
     if w.ndim != 4 or len(value.shape) != 4:
-        raise Refusal("E0201", f"a convolution over {w.ndim - 2} dimension(s) is not supported", "only 2D convolutions are supported")
+        raise Refusal(
+            "E0201",
+            f"a convolution over {w.ndim - 2} dimension(s) is not supported",
+            "only 2D convolutions are supported",
+        )
     if given.get("group", 1) != 1:
         raise Refusal("E0201", f"a convolution in {given['group']} groups is not supported yet", "use group = 1")
     if w.shape[1] != value.shape[1]:
-        raise Refusal("E0105", f"its weight is for {w.shape[1]} channels, its input has {value.shape[1]}", "export the model again")
+        raise Refusal(
+            "E0105",
+            f"its weight is for {w.shape[1]} channels, its input has {value.shape[1]}",
+            "export the model again",
+        )
     signs, scale = signs_and_scale(w)
     kernel = (w.shape[2], w.shape[3])
     strides, dilations = pair(given, "strides"), pair(given, "dilations")
     (_, h, wd), t = value.tensor.shape, value.pads
     pads = padding(given, (h + t[0] + t[2], wd + t[1] + t[3]), kernel, strides, dilations)
     if value.padded and value.pad_value != 0 and any(pads):
-        raise Refusal("E0206", "it pads with zeros what a Pad node has padded with another value", "use one kind of padding")
+        raise Refusal(
+            "E0206", "it pads with zeros what a Pad node has padded with another value", "use one kind of padding"
+        )
     both = (pads[0] + t[0], pads[1] + t[1], pads[2] + t[2], pads[3] + t[3])
-    layer = Linear(node, signs, scale, bias_of(ctx, node, 2, w.shape[0]), kernel, strides, both, dilations, value.pad_value if value.padded else 0.0)
+    layer = Linear(
+        node,
+        signs,
+        scale,
+        bias_of(ctx, node, 2, w.shape[0]),
+        kernel,
+        strides,
+        both,
+        dilations,
+        value.pad_value if value.padded else 0.0,
+    )
     return lower(ctx, layer, value, image_shape(ctx, node), gemm_bias=False)
 
 
@@ -101,12 +121,18 @@ def gemm(ctx: Context, node: onnx.NodeProto) -> Known:
     value, given = ctx.value(node), attributes(node)
     w = ctx.need_constant(node, 1, "weight")
     if w.ndim != 2 or len(value.shape) != 2 or given.get("transA", 0):
-        raise Refusal("E0201", f"a product of shapes {list(value.shape)} and {list(w.shape)} is not supported", "flatten to [1, N] first")
+        raise Refusal(
+            "E0201",
+            f"a product of shapes {list(value.shape)} and {list(w.shape)} is not supported",
+            "flatten to [1, N] first",
+        )
     if not given.get("transB", 0):
         w = w.T
     c, h, wd = value.tensor.shape
     if w.shape[1] != c * h * wd:
-        raise Refusal("E0105", f"its weight is for {w.shape[1]} inputs, there are {c * h * wd}", "export the model again")
+        raise Refusal(
+            "E0105", f"its weight is for {w.shape[1]} inputs, there are {c * h * wd}", "export the model again"
+        )
     signs, scale = signs_and_scale(w)
     scale = scale * float(given.get("alpha", 1.0))  # type: ignore[arg-type]
     if (scale < 0).any():
@@ -185,9 +211,18 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
     """Append the Conv and its steps; edit the reference model where the file is not exact."""
     node, out = layer.node, layer.node.output[0]
     source = affine(ctx, value.tensor)
-    pads_ok = layer.pad_value == 0 or (source is not None and source.q.elem is Elem.BIN and abs(layer.pad_value / source.scale) == 1 and not source.rest.any())
+    pads_ok = layer.pad_value == 0 or (
+        source is not None
+        and source.q.elem is Elem.BIN
+        and abs(layer.pad_value / source.scale) == 1
+        and not source.rest.any()
+    )
     if not pads_ok:
-        raise Refusal("E0206", f"padding with {layer.pad_value:g} is not supported here", "pad binary tensors with -1, 0 or +1, others with 0")
+        raise Refusal(
+            "E0206",
+            f"padding with {layer.pad_value:g} is not supported here",
+            "pad binary tensors with -1, 0 or +1, others with 0",
+        )
     if source is None:
         return real(ctx, layer, value, shape)
     pad_value = round(layer.pad_value / source.scale)
@@ -208,7 +243,9 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
     bound = conv_of_signs.bound
     if bound + float(np.abs(correction).max()) >= EXACT:
         raise Refusal(
-            "E0302", f"its accumulator can reach {bound}, beyond 2**24 where onnxruntime's float32 is not exact", "use fewer inputs to this layer"
+            "E0302",
+            f"its accumulator can reach {bound}, beyond 2**24 where onnxruntime's float32 is not exact",
+            "use fewer inputs to this layer",
         )
     steps: list[Step] = []
     if correction.any():
@@ -232,7 +269,16 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
     return finish(ctx, layer, conv_of_signs, steps, twin, edited=bool(reasons), onnx_shape=ctx.out_shape(node))
 
 
-def finish(ctx: Context, layer: Linear, op: Conv, steps: Sequence[Step], twin: str, *, edited: bool, onnx_shape: tuple[int, ...]) -> Value:
+def finish(
+    ctx: Context,
+    layer: Linear,
+    op: Conv,
+    steps: Sequence[Step],
+    twin: str,
+    *,
+    edited: bool,
+    onnx_shape: tuple[int, ...],
+) -> Value:
     """Append the Conv with its range, and its steps as Maps."""
     lo, hi, stride = accumulator_range(op) if op.x.elem.is_integer else (0, 0, 1)
     out = layer.node.output[0]
@@ -314,18 +360,30 @@ def edit(ctx: Context, layer: Linear, source: Affine | None, value: Value, steps
             x = emit("Mul", [x, edits.constant(ctx.name(out, "mul"), np.float32(source.mul))], ctx.name(out, "scaled"))
         if source.zero:
             zero = np.array(source.zero, np.float32).reshape(1, -1, 1, 1)
-            x = emit("Reshape", [x, edits.constant(ctx.name(out, "image"), np.array((1, *op.x.shape), np.int64))], ctx.name(out, "imaged"))
+            x = emit(
+                "Reshape",
+                [x, edits.constant(ctx.name(out, "image"), np.array((1, *op.x.shape), np.int64))],
+                ctx.name(out, "imaged"),
+            )
             x = emit("Sub", [x, edits.constant(ctx.name(out, "zero"), zero)], ctx.name(out, "centred"))
     acc = ctx.name(out, "acc")
     if layer.dense:
         columns = layer.signs.reshape(layer.signs.shape[0], -1).T.astype(np.float32)
-        flat = emit("Reshape", [x, edits.constant(ctx.name(out, "flat"), np.array((1, columns.shape[0]), np.int64))], ctx.name(out, "flattened"))
+        flat = emit(
+            "Reshape",
+            [x, edits.constant(ctx.name(out, "flat"), np.array((1, columns.shape[0]), np.int64))],
+            ctx.name(out, "flattened"),
+        )
         emit("MatMul", [flat, edits.constant(ctx.name(out, "signs"), columns)], acc)
     else:
         if value.padded and source is not None:
             top, left, bottom, right = value.pads
             widths = edits.constant(ctx.name(out, "pads"), np.array((0, 0, top, left, 0, 0, bottom, right), np.int64))
-            x = emit("Pad", [x, widths, edits.constant(ctx.name(out, "fill"), np.float32(op.pad_value))], ctx.name(out, "padded"))
+            x = emit(
+                "Pad",
+                [x, widths, edits.constant(ctx.name(out, "fill"), np.float32(op.pad_value))],
+                ctx.name(out, "padded"),
+            )
         pads = [a - b for a, b in zip(layer.pads, value.pads, strict=True)]  # the Conv node's own
         signs = edits.constant(ctx.name(out, "signs"), layer.signs.astype(np.float32))
         emit("Conv", [x, signs], acc, strides=layer.strides, pads=pads, dilations=layer.dilations)
@@ -356,4 +414,8 @@ def materialise(ctx: Context, q: Tensor) -> str:
         ctx.edits.added[q.name.removesuffix(ctx.name("", "sum"))] = nodes
         ctx.twins[q.name] = q.name
         return q.name
-    raise Refusal("E0303", "it scales an accumulator that has no counterpart in the file", "put a BatchNorm and a sign between the two layers")
+    raise Refusal(
+        "E0303",
+        "it scales an accumulator that has no counterpart in the file",
+        "put a BatchNorm and a sign between the two layers",
+    )

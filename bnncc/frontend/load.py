@@ -11,7 +11,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from bnncc.errors import ModelError
+from bnncc.errors import ModelError, UsageError
 
 QUANTIZER_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 MAX_ELEMENTS = 1 << 27  # of any one tensor: 512 MiB in float32
@@ -54,11 +54,19 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(path)
     except FileNotFoundError as e:
-        raise ModelError.of(
-            "E0101", f"cannot read {e.filename or path}: no such file", remedy="check the path to the model"
+        if path.exists():  # the model is there, a file of external data is not
+            raise ModelError.of(
+                "E0106",
+                f"the data of {path.name} are missing: {e.filename or e}",
+                remedy="keep the model and its data in one folder",
+            ) from None
+        raise UsageError.of(
+            "E0101", f"cannot read {path}: no such file", remedy="check the path to the model"
         ) from None
     except OSError as e:
-        raise ModelError.of("E0101", f"cannot read {path}: {e.strerror or e}", remedy="check the file and its rights") from None
+        raise UsageError.of(
+            "E0101", f"cannot read {path}: {e.strerror or e}", remedy="check the file and its rights"
+        ) from None
     except (DecodeError, ValueError, onnx.checker.ValidationError, UnicodeError) as e:
         raise ModelError.of(
             "E0102", f"{path} is not a readable ONNX file ({first_line(e)})", remedy="export the model again"
@@ -147,8 +155,14 @@ def _fold(model: onnx.ModelProto) -> Source:
     for node in fixed:
         for name in node.output:
             if name and int(np.prod(shapes.get(name, (0,)), dtype=object)) > MAX_ELEMENTS:
-                raise ModelError.of("E0104", f"constant {name!r} has absurd dimensions {list(shapes[name])}", where=label(node))
-            if name and name not in shapes and node.op_type in ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize"):
+                raise ModelError.of(
+                    "E0104", f"constant {name!r} has absurd dimensions {list(shapes[name])}", where=label(node)
+                )
+            if (
+                name
+                and name not in shapes
+                and node.op_type in ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize")
+            ):
                 raise ModelError.of(
                     "E0104",
                     f"the size of constant {name!r} cannot be told before evaluating it",
@@ -186,7 +200,9 @@ def _evaluate(model: onnx.ModelProto, nodes: list[onnx.NodeProto], names: list[s
         values = session(part).run(names, {})
     except Exception as e:  # onnxruntime has one exception class a status code, under a private module
         raise ModelError.of(
-            "E0107", f"onnxruntime cannot evaluate the model's constants: {first_line(e)}", remedy="export the model again"
+            "E0107",
+            f"onnxruntime cannot evaluate the model's constants: {first_line(e)}",
+            remedy="export the model again",
         ) from None
     return dict(zip(names, values, strict=True))
 

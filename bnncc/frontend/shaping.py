@@ -15,11 +15,19 @@ def pair(given: dict[str, object], name: str, default: tuple[int, int] = (1, 1))
     v = given.get(name, default)
     a = tuple(int(k) for k in v)  # type: ignore[attr-defined]
     if len(a) != 2 or min(a) < 1 or max(a) > 1 << 15:
-        raise Refusal("E0105", f"{name} is {list(a)}: two positive numbers are expected", "only 2D layers are supported")
+        raise Refusal(
+            "E0105", f"{name} is {list(a)}: two positive numbers are expected", "only 2D layers are supported"
+        )
     return a[0], a[1]
 
 
-def padding(given: dict[str, object], size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]) -> Pads:
+def padding(
+    given: dict[str, object],
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+) -> Pads:
     """pads or auto_pad as (top, left, bottom, right)."""
     mode = given.get("auto_pad", b"NOTSET")
     if mode in (b"NOTSET", b""):
@@ -30,7 +38,8 @@ def padding(given: dict[str, object], size: tuple[int, int], kernel: tuple[int, 
     if mode == b"VALID":
         return 0, 0, 0, 0
     total = [
-        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
+        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
+        for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
     ]
     small = [t // 2 for t in total]
     large = [t - s for t, s in zip(total, small, strict=True)]
@@ -41,7 +50,11 @@ def padding(given: dict[str, object], size: tuple[int, int], kernel: tuple[int, 
 def image_shape(ctx: Context, node: onnx.NodeProto) -> tuple[int, int, int]:
     shape = ctx.out_shape(node)
     if len(shape) != 4 or shape[0] != 1:
-        raise Refusal("E0105", f"its output has shape {list(shape)}; [1, C, H, W] is expected", "only 2D layers with batch 1 are supported")
+        raise Refusal(
+            "E0105",
+            f"its output has shape {list(shape)}; [1, C, H, W] is expected",
+            "only 2D layers with batch 1 are supported",
+        )
     return shape[1], shape[2], shape[3]
 
 
@@ -69,18 +82,30 @@ def mean(ctx: Context, node: onnx.NodeProto) -> Known:
     t = value.tensor
     given = attributes(node)
     if node.op_type == "ReduceMean":
-        axes = ctx.need_constant(node, 1, "axes").tolist() if len(node.input) > 1 and node.input[1] else given.get("axes")
+        axes = (
+            ctx.need_constant(node, 1, "axes").tolist() if len(node.input) > 1 and node.input[1] else given.get("axes")
+        )
         if len(value.shape) != 4 or axes is None or sorted(a % 4 for a in axes) != [2, 3]:  # type: ignore[attr-defined]
-            raise Refusal("E0201", f"ReduceMean over axes {axes} is not supported", "take the mean over height and width of an image")
+            raise Refusal(
+                "E0201",
+                f"ReduceMean over axes {axes} is not supported",
+                "take the mean over height and width of an image",
+            )
     elif node.op_type == "AveragePool":
         kernel = pair(given, "kernel_shape")
         if kernel != t.shape[1:] or any(given.get("pads", ())):  # type: ignore[call-overload]
-            raise Refusal("E0201", "only average pooling over the whole image is supported", "use a max-pool or a global average pool")
+            raise Refusal(
+                "E0201",
+                "only average pooling over the whole image is supported",
+                "use a max-pool or a global average pool",
+            )
     pixels = t.shape[1] * t.shape[2]
     elem = Elem.I32 if t.elem.is_integer else Elem.F32
     total = Tensor(ctx.name(node.output[0], "sum"), elem, (t.shape[0], 1, 1), t.lo * pixels, t.hi * pixels, t.stride)
     if max(abs(total.lo), abs(total.hi)) > 1 << 24:
-        raise Refusal("E0302", "its sum can exceed 2**24, beyond which onnxruntime's float32 is not exact", "pool first")
+        raise Refusal(
+            "E0302", "its sum can exceed 2**24, beyond which onnxruntime's float32 is not exact", "pool first"
+        )
     ctx.add(Sum(x=t, y=total, origin=(label(node),)))
     return ctx.map(node, Value(total, ctx.out_shape(node)), scalar_step("div", pixels), node.output[0])
 

@@ -102,30 +102,42 @@ class Context:
         name = node.input[index] if index < len(node.input) else ""
         value = self.constant(name) if name else None
         if value is None:
-            raise Refusal("E0202", f"its {what} is not a constant", "export the model with its parameters as initializers")
+            raise Refusal(
+                "E0202", f"its {what} is not a constant", "export the model with its parameters as initializers"
+            )
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())
-            raise Refusal("E0301", f"its {what} holds {bad} value(s) that are NaN or infinite", "train or export the model again")
+            raise Refusal(
+                "E0301", f"its {what} holds {bad} value(s) that are NaN or infinite", "train or export the model again"
+            )
         return value
 
     def value(self, node: onnx.NodeProto, index: int = 0) -> Value:
         """Input `index` as a tensor without a border."""
         v = self.padded_value(node, index)
         if v.padded:
-            raise Refusal("E0206", "it reads a padded tensor, which only a convolution can", "pad inside the Conv node instead")
+            raise Refusal(
+                "E0206", "it reads a padded tensor, which only a convolution can", "pad inside the Conv node instead"
+            )
         return v
 
     def padded_value(self, node: onnx.NodeProto, index: int = 0) -> Value:
         v = self.values.get(node.input[index])
         if not isinstance(v, Value):
             what = "a comparison" if isinstance(v, Condition) else "a difference of two tensors" if v else "a constant"
-            raise Refusal("E0201", f"{node.op_type} of {what} is not supported", "rewrite this part with Sign or Where(x >= 0, 1, -1)")
+            raise Refusal(
+                "E0201",
+                f"{node.op_type} of {what} is not supported",
+                "rewrite this part with Sign or Where(x >= 0, 1, -1)",
+            )
         return v
 
     def out_shape(self, node: onnx.NodeProto, index: int = 0) -> tuple[int, ...]:
         shape = self.source.shapes.get(node.output[index])
         if shape is None or min(shape, default=1) < 1:
-            raise Refusal("E0105", "the shape of its output is not static", "export the model with fixed shapes and batch 1")
+            raise Refusal(
+                "E0105", "the shape of its output is not static", "export the model with fixed shapes and batch 1"
+            )
         return shape
 
     def map(self, node: onnx.NodeProto, value: Value, s: Step, output: str) -> Value:
@@ -168,7 +180,8 @@ def broadcast(constant: NDArray[np.generic], value: Value) -> NDArray[np.float32
         full = np.broadcast_to(a, value.shape).reshape(c, h, w)
     except ValueError:
         raise Refusal(
-            "E0205", f"its operand of shape {list(a.shape)} changes the shape {list(value.shape)} it is applied to",
+            "E0205",
+            f"its operand of shape {list(a.shape)} changes the shape {list(value.shape)} it is applied to",
             "use a constant per channel",
         ) from None
     return full[:, :1, :1] if h == w == 1 else full

@@ -44,13 +44,24 @@ def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, 
         small = np.abs(cut.levels).max() < 1 << 15
         kind, dtype = ("int16_t", np.dtype(np.int16)) if small else ("int32_t", np.dtype(np.int32))
     arrays = [Constant(f"{name}_levels", kind, cut.levels.astype(dtype))]
-    params: dict[str, object] = {"cut": True, "level_type": kind, "inverts": bool(cut.inverts.any()), "classes": cut.classes is not None}
+    params: dict[str, object] = {
+        "cut": True,
+        "level_type": kind,
+        "inverts": bool(cut.inverts.any()),
+        "classes": cut.classes is not None,
+    }
     if cut.inverts.any():
         u = unit(cut.channels)
         arrays.append(Constant(f"{name}_inverts", u.c_type, pack_bits(cut.inverts, u)))
     if cut.classes is not None:
         wide = int(cut.classes.max()) > 255
-        arrays.append(Constant(f"{name}_classes", "uint16_t" if wide else "uint8_t", cut.classes.ravel().astype(np.uint16 if wide else np.uint8)))
+        arrays.append(
+            Constant(
+                f"{name}_classes",
+                "uint16_t" if wide else "uint8_t",
+                cut.classes.ravel().astype(np.uint16 if wide else np.uint8),
+            )
+        )
         params["class_type"] = arrays[-1].c_type
     return tuple(arrays), params
 

@@ -114,6 +114,22 @@ def work_dense(op: Op) -> Mapping[str, float]:
 
 
 KERNELS = (
-    Kernel("binary_conv", "xor and carry-save popcount over a gathered patch", Conv, "binary_conv.c.j2", refuse_patch, build_patch, work_patch),
-    Kernel("binary_dense", "xor and carry-save popcount over the input in place", Conv, "binary_dense.c.j2", refuse_dense, build_dense, work_dense),
+    Kernel(
+        "binary_conv",
+        "xor and carry-save popcount over a gathered patch",
+        Conv,
+        "binary_conv.c.j2",
+        refuse_patch,
+        build_patch,
+        work_patch,
+    ),
+    Kernel(
+        "binary_dense",
+        "xor and carry-save popcount over the input in place",
+        Conv,
+        "binary_dense.c.j2",
+        refuse_dense,
+        build_dense,
+        work_dense,
+    ),
 )

@@ -80,12 +80,30 @@ def classes(op: Op) -> Mapping[str, float]:
 
 
 KERNELS = (
-    Kernel("threshold", "compares each value with its channel's level", Threshold, "threshold.c.j2", never, build_threshold, values),
-    Kernel("bit_pool", "OR (AND where the channel falls) of packed pixels", MaxPool, "bit_pool.c.j2", refuse_bit_pool, build_bit_pool, pool_work),
+    Kernel(
+        "threshold",
+        "compares each value with its channel's level",
+        Threshold,
+        "threshold.c.j2",
+        never,
+        build_threshold,
+        values,
+    ),
+    Kernel(
+        "bit_pool",
+        "OR (AND where the channel falls) of packed pixels",
+        MaxPool,
+        "bit_pool.c.j2",
+        refuse_bit_pool,
+        build_bit_pool,
+        pool_work,
+    ),
     Kernel("value_pool", "maximum of values", MaxPool, "value_pool.c.j2", refuse_value_pool, no_parts, pool_work),
     Kernel("sum", "sum of each channel over all pixels", Sum, "sum.c.j2", never, no_parts, sum_work),
     Kernel("map", "float32 arithmetic in the reference's order", Map, "map.c.j2", never, build_map, map_work),
     Kernel("store", "an output in the order of the ONNX model", Store, "store.c.j2", never, build_store, store_work),
     Kernel("classify", "arg-max, ties to the first", Classify, "classify.c.j2", never, no_parts, classes),
-    Kernel("exit", "arg-max, and whether the entropy allows to stop here", Decide, "exit.c.j2", never, no_parts, classes),
+    Kernel(
+        "exit", "arg-max, and whether the entropy allows to stop here", Decide, "exit.c.j2", never, no_parts, classes
+    ),
 )

@@ -101,10 +101,33 @@ def work_table(op: Op) -> Mapping[str, float]:
     pixels = c.y.shape[1] * c.y.shape[2]
     groups = -(-c.taps // GROUP)
     channels = pixels * c.weight.shape[0]
-    return {"call": 1, "pixel": pixels, "input": pixels * c.taps, "group": pixels * groups, "channel": channels, "lookup": channels * groups}
+    return {
+        "call": 1,
+        "pixel": pixels,
+        "input": pixels * c.taps,
+        "group": pixels * groups,
+        "channel": channels,
+        "lookup": channels * groups,
+    }
 
 
 KERNELS = (
-    Kernel("value_conv", "adds and subtracts each input as the weight's bit says", Conv, "value_conv.c.j2", refuse_sums, build_sums, work_sums),
-    Kernel("table_conv", "looks up the signed sums of four inputs at a time", Conv, "table_conv.c.j2", refuse_table, build_table, work_table),
+    Kernel(
+        "value_conv",
+        "adds and subtracts each input as the weight's bit says",
+        Conv,
+        "value_conv.c.j2",
+        refuse_sums,
+        build_sums,
+        work_sums,
+    ),
+    Kernel(
+        "table_conv",
+        "looks up the signed sums of four inputs at a time",
+        Conv,
+        "table_conv.c.j2",
+        refuse_table,
+        build_table,
+        work_table,
+    ),
 )

@@ -1,5 +1,6 @@
 """C sources to a bare-metal program for one of QEMU's machines."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -90,9 +91,12 @@ def cross_compile(core: Core, arguments: Sequence[str]) -> None:
     Raises ToolError E0501 (no compiler) and ModelError E0502 (does not compile) or E0503 (overflows the memory).
     """
     command = [tool(COMPILER), *core.flags, "-std=c99", "-O2", "--specs=nano.specs", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    english = {**os.environ, "LC_ALL": "C"}  # messages are read below
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
     if done.returncode == 0:
         return
+    if "nano.specs" in done.stderr:
+        raise ToolError.of("E0501", "newlib is not installed", remedy=f"sudo apt-get install {PACKAGES[COMPILER]}")
     if overflow := re.search(r"region `(\w+)' overflowed by (\d+) bytes", done.stderr):
         raise ModelError.of(
             "E0503",

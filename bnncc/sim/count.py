@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from bnncc.errors import ToolError
 from bnncc.sim.build import last_lines, tool
-from bnncc.sim.qemu import Run, run_elf
+from bnncc.sim.qemu import EMULATOR, Run, run_elf
 from bnncc.target import Machine
 
 IDLE = 0xFFFFFFFF  # BNNCC_MARK_IDLE of mark.h
@@ -81,10 +82,21 @@ def insn_size(code: bytes, at: int) -> int:
     return 4 if code[at + 1] >> 3 in (0b11101, 0b11110, 0b11111) else 2
 
 
+def plugin_api(version: str) -> int:
+    """The plugin API to build for, by what `qemu-system-arm --version` says: 1 before QEMU 9, 3 from there on.
+
+    Source: include/qemu/qemu-plugin.h of QEMU; 9.0 alone has neither, and refuses the plugin.
+    """
+    found = re.search(r"version (\d+)", version)
+    return 3 if found and int(found[1]) >= 9 else 1
+
+
 @cache
 def plugin(source: Path = SOURCE) -> Path:
-    """The plugin as a shared library, compiled on first use. Raises ToolError E0501 (no gcc) or E0507."""
-    name = f"plugin-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    """The plugin as a shared library, compiled on first use. Raises ToolError E0501 (no gcc, no QEMU) or E0507."""
+    says = subprocess.run([tool(EMULATOR), "--version"], capture_output=True, text=True, check=False).stdout
+    api = plugin_api(says)
+    name = f"plugin-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}-{api}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bnncc"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +109,7 @@ def plugin(source: Path = SOURCE) -> Path:
     if library.is_file():
         return library
     unfinished = folder / f"{name}.{os.getpid()}"
-    command = [tool("gcc"), "-O2", "-shared", "-fPIC", "-o", str(unfinished), str(source)]
+    command = [tool("gcc"), f"-DPLUGIN_API={api}", "-O2", "-shared", "-fPIC", "-o", str(unfinished), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ToolError.of(

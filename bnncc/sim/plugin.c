@@ -12,7 +12,8 @@
  *   edges  written: struct record, one for each edge that was executed in a run; a run's first edge comes from an idle
  *          node and its last one goes to one
  *
- * Distributions carry no qemu-plugin.h, so the entry points used (API version 1, QEMU 4.2 to 9) are declared here. */
+ * Distributions carry no qemu-plugin.h, so the entry points used are declared here. PLUGIN_API is 1 for QEMU up to 8 or
+ * 3 from 9.1 on; of what is used here they differ in qemu_plugin_insn_data. */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,12 +30,17 @@ extern void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, vo
 extern void qemu_plugin_register_atexit_cb(plugin_id, void (*)(plugin_id, void *), void *);
 extern size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 extern struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
+extern size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *);
+#if PLUGIN_API >= 3
+extern size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *, size_t);
+#else
 extern const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+#endif
 extern uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *);
 enum { QEMU_PLUGIN_CB_NO_REGS = 0 };
 
 #define EXPORT __attribute__((visibility("default")))
-EXPORT int qemu_plugin_version = 1;
+EXPORT int qemu_plugin_version = PLUGIN_API;
 
 #define IDLE UINT32_MAX /* BNNCC_MARK_IDLE of mark.h */
 
@@ -174,8 +180,19 @@ static const struct mark *mark_at(uint32_t address)
     return NULL;
 }
 
-/* Instructions' sizes are not asked of QEMU: at a page's end it reads the next halfword too, to see whether it can go on,
- * and then reports both as one instruction. */
+/* Copies the instruction's code and returns its size, 2 or 4 (Armv7-M ARM, A5.1). QEMU's size is not it: at a page's end
+ * QEMU reads the next halfword too, to see whether it can go on, and takes both for one instruction. */
+static size_t read_code(const struct qemu_plugin_insn *insn, uint8_t code[4])
+{
+    const size_t available = qemu_plugin_insn_size(insn);
+#if PLUGIN_API >= 3
+    qemu_plugin_insn_data(insn, code, available < 4 ? available : 4);
+#else
+    memcpy(code, qemu_plugin_insn_data(insn), available < 4 ? available : 4);
+#endif
+    return code[1] >> 3 >= 0x1D ? 4 : 2;
+}
+
 static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
 {
     (void)id;
@@ -184,8 +201,8 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         const uint32_t address = (uint32_t)qemu_plugin_insn_vaddr(insn);
-        const uint8_t *code = qemu_plugin_insn_data(insn);
-        const size_t size = code[1] >> 3 >= 0x1D ? 4 : 2; /* a Thumb instruction's length (Armv7-M ARM, A5.1) */
+        uint8_t code[4];
+        const size_t size = read_code(insn, code);
         const struct mark *mark = mark_at(address);
         if (block == NULL || mark != NULL) {
             block = allocate(sizeof *block);

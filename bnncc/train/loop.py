@@ -189,9 +189,7 @@ def _save(
     write_whole(path, buffer.getvalue())
 
 
-def _resume(
-    path: Path | None, settings: Settings, model: nn.Module, bop: Bop, adam: torch.optim.Adam
-) -> list[Epoch]:
+def _resume(path: Path | None, settings: Settings, model: nn.Module, bop: Bop, adam: torch.optim.Adam) -> list[Epoch]:
     """Load the checkpoint, if there is one; returns the epochs it holds."""
     if path is None or not path.exists():
         return []

@@ -38,8 +38,6 @@ class Outcome:
     machine: str
 
 
-
-
 def given_buffers(compiled: "Compiled", index: int) -> list[Tensor]:
     """Arena inputs of a step that the reference knows."""
     op = compiled.program.steps[index].op
@@ -71,22 +69,29 @@ def driver_source(compiled: "Compiled", *, inject: bool) -> str:
         steps.append(
             {
                 "given": [view(t) for t in given_buffers(compiled, step.index)] if inject else [],
-                "poisoned": [view(step.op.y), *({"place": place(program, s), "bytes": program.buffer(s).bytes} for s in scratch)],
+                "poisoned": [
+                    view(step.op.y),
+                    *({"place": place(program, s), "bytes": program.buffer(s).bytes} for s in scratch),
+                ],
                 "call": f"{program.name}_step{step.index}({arguments(program, step, names)})",
                 "result": view(checked) if checked else None,
             }
         )
-    return environment().get_template("verify.c.j2").render(
-        name=program.name, input_count=program.graph.input.size, exits=program.exits is not None, steps=steps
+    return (
+        environment()
+        .get_template("verify.c.j2")
+        .render(name=program.name, input_count=program.graph.input.size, exits=program.exits is not None, steps=steps)
     )
 
 
 def host_compiler() -> str:
-    """gcc or clang. Raises ToolError E0508."""
+    """gcc or clang. Raises ToolError E0510."""
     for name in ("gcc", "clang"):
         if shutil.which(name):
             return name
-    raise ToolError.of("E0508", "no host C compiler: neither gcc nor clang is installed", remedy="sudo apt-get install gcc")
+    raise ToolError.of(
+        "E0510", "no host C compiler: neither gcc nor clang is installed", remedy="sudo apt-get install gcc"
+    )
 
 
 class Driver:
@@ -127,7 +132,9 @@ class Driver:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ModelError.of(
-                "E0309", f"{cc} refused the generated C:\n{done.stderr[-1500:]}", remedy="report this as a defect of bnncc, with the model"
+                "E0309",
+                f"{cc} refused the generated C:\n{done.stderr[-1500:]}",
+                remedy="report this as a defect of bnncc, with the model",
             )
         self.machine = f"host, {cc} with ASan and UBSan"
 
@@ -167,7 +174,14 @@ class Driver:
         if self.on == "sim":
             run_elf(self.elf, self.sim_machine, cwd=self.folder, timeout=3600)
             return
-        done = subprocess.run([str(self.folder / "driver")], cwd=self.folder, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            [str(self.folder / "driver")],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
         if done.returncode:
             raise ModelError.of(
                 "E0310",
@@ -189,10 +203,15 @@ class Driver:
             stored = np.ascontiguousarray(rows[:, at : at + elements(t) * kind.itemsize]).view(kind)
             values = unpack(t, stored)
             if not np.array_equal(pack(t, values), stored) and t.elem.is_integer:
-                raise ModelError.of("E0310", f"step {index} leaves padding bits set", remedy="report this as a defect of bnncc")
+                raise ModelError.of(
+                    "E0310", f"step {index} leaves padding bits set", remedy="report this as a defect of bnncc"
+                )
             steps[index] = values
             at += size
-        structs = [np.ascontiguousarray(rows[:, at + k * result.itemsize : at + (k + 1) * result.itemsize]).view(result)[:, 0] for k in range(runs)]
+        structs = [
+            np.ascontiguousarray(rows[:, at + k * result.itemsize : at + (k + 1) * result.itemsize]).view(result)[:, 0]
+            for k in range(runs)
+        ]
         return Outcome(steps, structs[0], structs[1] if runs == 2 else None, self.machine)
 
 

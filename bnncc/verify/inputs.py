@@ -21,14 +21,22 @@ def load_inputs(path: Path, input_name: str) -> Array:
         with np.load(path, allow_pickle=False) as data:
             names = list(data.files)
             if not names:
-                raise UsageError.of("E0404", f"{path} holds no array", remedy="save the samples with numpy.savez(path, x=samples)")
+                raise UsageError.of(
+                    "E0404", f"{path} holds no array", remedy="save the samples with numpy.savez(path, x=samples)"
+                )
             return np.asarray(data[next((n for n in (input_name, "x") if n in names), names[0])])
     except (AttributeError, TypeError):  # .npy: np.load gives the array itself, which is no context manager
         return np.asarray(np.load(path, allow_pickle=False))
     except FileNotFoundError:
-        raise UsageError.of("E0404", f"cannot read {path}: no such file", remedy="check the path given to --inputs") from None
+        raise UsageError.of(
+            "E0404", f"cannot read {path}: no such file", remedy="check the path given to --inputs"
+        ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-        raise UsageError.of("E0404", f"{path} is not a readable .npy or .npz ({e})", remedy="save the samples with numpy.save or numpy.savez") from None
+        raise UsageError.of(
+            "E0404",
+            f"{path} is not a readable .npy or .npz ({e})",
+            remedy="save the samples with numpy.save or numpy.savez",
+        ) from None
 
 
 def random_inputs(imported: Imported, elem: Elem, samples: int, seed: int) -> Array:
@@ -53,14 +61,21 @@ def check_inputs(imported: Imported, elem: Elem, x: Array) -> Array:
             remedy=f"give an array of shape [N, {', '.join(map(str, shape[1:]))}]",
         )
     if len(x) == 0 or x.dtype.kind not in "buif":
-        raise UsageError.of("E0405", f"there are {len(x)} samples of type {x.dtype}", remedy="give at least one sample of numbers")
+        raise UsageError.of(
+            "E0405", f"there are {len(x)} samples of type {x.dtype}", remedy="give at least one sample of numbers"
+        )
     if elem is Elem.F32:
         bad, why = ~np.isfinite(x), "is not finite"
     else:
         lo, hi = RANGES[elem]
-        bad, why = ~((x >= lo) & (x <= hi) & (x == np.floor(x))), f"is no integer in {lo}..{hi}, which --input {elem.value} needs"
+        bad, why = (
+            ~((x >= lo) & (x <= hi) & (x == np.floor(x))),
+            f"is no integer in {lo}..{hi}, which --input {elem.value} needs",
+        )
     if bad.any():
         index = tuple(int(k) for k in np.argwhere(bad)[0])
         place = [index[0], *index[2:]]
-        raise UsageError.of("E0406", f"value {x[index]} at {place} {why}", remedy="correct the samples, or choose another --input")
+        raise UsageError.of(
+            "E0406", f"value {x[index]} at {place} {why}", remedy="correct the samples, or choose another --input"
+        )
     return x.reshape(len(x), *shape).astype(ONNX_TYPES[imported.input_elem])

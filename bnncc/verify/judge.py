@@ -111,14 +111,22 @@ def verify(
     Raises UsageError for unfit inputs, ModelError and ToolError as building and running do.
     """
     imported, graph = compiled.imported, compiled.program.graph
-    onnx_inputs = random_inputs(imported, graph.input.elem, samples, seed) if x is None else check_inputs(imported, graph.input.elem, x)
+    onnx_inputs = (
+        random_inputs(imported, graph.input.elem, samples, seed)
+        if x is None
+        else check_inputs(imported, graph.input.elem, x)
+    )
     inputs = onnx_inputs.reshape(len(onnx_inputs), *graph.input.shape)
     with Driver(compiled, on) as driver:  # first: what does not build need not wait for onnxruntime
         twins = {t.twin for op in graph.ops for t in (op.x, op.y) if t.twin}
         names = [o.name for o in graph.outputs]
-        values = run_reference(imported.reference, imported.input_name, onnx_inputs, [*dict.fromkeys([*names, *sorted(twins)])], tick)
+        values = run_reference(
+            imported.reference, imported.input_name, onnx_inputs, [*dict.fromkeys([*names, *sorted(twins)])], tick
+        )
         outcome = driver.run(inputs, values, tick)
-    steps = [judge_step(compiled, s, outcome, values, inputs) for s in compiled.program.steps if s.index in outcome.steps]
+    steps = [
+        judge_step(compiled, s, outcome, values, inputs) for s in compiled.program.steps if s.index in outcome.steps
+    ]
     close = not all(s.op.exact for s in compiled.program.steps)
     left_out = flipped_samples(compiled, inputs, values, on) if close else np.zeros(len(inputs), bool)
     outputs = judge_outputs(compiled, outcome, values, inputs, left_out, close=close)
@@ -160,7 +168,9 @@ def same(a: Array, b: Array) -> NDArray[np.bool_]:
     return np.asarray(a == b)
 
 
-def judge_step(compiled: "Compiled", step: Step, outcome: Outcome, values: dict[str, Array], inputs: Array) -> StepVerdict:
+def judge_step(
+    compiled: "Compiled", step: Step, outcome: Outcome, values: dict[str, Array], inputs: Array
+) -> StepVerdict:
     op = step.op
     got = np.ascontiguousarray(outcome.steps[step.index])
     want = values[op.y.twin].reshape(got.shape)
@@ -168,7 +178,11 @@ def judge_step(compiled: "Compiled", step: Step, outcome: Outcome, values: dict[
     tolerance = 0.0
     band = 0
     if op.exact:
-        bad = ~same(got.astype(want.dtype) if got.dtype != np.float32 else got, want) if got.dtype == np.float32 else got != want
+        bad = (
+            ~same(got.astype(want.dtype) if got.dtype != np.float32 else got, want)
+            if got.dtype == np.float32
+            else got != want
+        )
     else:
         source = values[op.x.twin].reshape(len(inputs), *op.x.shape) if op.x.twin else inputs
         b = bounds.apply(op, bounds.exact(source))
@@ -178,7 +192,9 @@ def judge_step(compiled: "Compiled", step: Step, outcome: Outcome, values: dict[
         else:
             bad, tolerance = error > 2 * b.error, float(2 * b.error.max())
     origin = ", ".join(op.origin)
-    return StepVerdict(step.index, origin, step.kernel, op.exact, got.size, int(bad.sum()), band, float(error.max()), tolerance)
+    return StepVerdict(
+        step.index, origin, step.kernel, op.exact, got.size, int(bad.sum()), band, float(error.max()), tolerance
+    )
 
 
 def flipped_samples(compiled: "Compiled", inputs: Array, values: dict[str, Array], on: str) -> NDArray[np.bool_]:
@@ -197,7 +213,13 @@ def flipped_samples(compiled: "Compiled", inputs: Array, values: dict[str, Array
 
 
 def judge_outputs(
-    compiled: "Compiled", outcome: Outcome, values: dict[str, Array], inputs: Array, left_out: NDArray[np.bool_], *, close: bool
+    compiled: "Compiled",
+    outcome: Outcome,
+    values: dict[str, Array],
+    inputs: Array,
+    left_out: NDArray[np.bool_],
+    *,
+    close: bool,
 ) -> list[OutputVerdict]:
     graph = compiled.program.graph
     bounded = bounds.run(graph, inputs) if close else {}
@@ -213,7 +235,12 @@ def judge_outputs(
         agree = float((raw.argmax(axis=1) == want.argmax(axis=1))[kept].mean()) if vector and kept.any() else None
         verdicts.append(
             OutputVerdict(
-                o.name, int(kept.sum()), int(bad[kept].any(axis=1).sum()), float(error[kept].max(initial=0)), float(allowed.max(initial=0)), agree
+                o.name,
+                int(kept.sum()),
+                int(bad[kept].any(axis=1).sum()),
+                float(error[kept].max(initial=0)),
+                float(allowed.max(initial=0)),
+                agree,
             )
         )
     return verdicts
@@ -229,7 +256,9 @@ def judge_class(compiled: "Compiled", outcome: Outcome) -> bool:
     return bool((outcome.whole["class_index"] == logits.argmax(axis=1)).all())
 
 
-def judge_exits(compiled: "Compiled", outcome: Outcome, values: dict[str, Array], left_out: NDArray[np.bool_]) -> ExitVerdict:
+def judge_exits(
+    compiled: "Compiled", outcome: Outcome, values: dict[str, Array], left_out: NDArray[np.bool_]
+) -> ExitVerdict:
     """Compare each decision with the entropy of the reference's logits in float64."""
     exits = compiled.program.exits
     assert exits is not None
@@ -275,5 +304,3 @@ def compare_with_given(compiled: "Compiled", onnx_inputs: Array, c_values: dict[
         largest = max(largest, float(difference.max()))
         agree.append(float((a.argmax(axis=1) == b.argmax(axis=1)).mean()))
     return GivenVerdict(len(onnx_inputs), int(differing.sum()), largest, min(agree))
-
-

@@ -14,7 +14,11 @@ Array = NDArray[np.generic]
 
 
 def run_reference(
-    model: onnx.ModelProto, input_name: str, inputs: Array, values: Sequence[str], tick: Callable[[int], None] | None = None
+    model: onnx.ModelProto,
+    input_name: str,
+    inputs: Array,
+    values: Sequence[str],
+    tick: Callable[[int], None] | None = None,
 ) -> dict[str, Array]:
     """The named values of `model` for inputs [N, 1, ...], each stacked over the samples. Raises ModelError E0305... E0308."""
     extended = onnx.ModelProto()
@@ -30,7 +34,11 @@ def run_reference(
             if tick:
                 tick(1)
     except Exception as e:  # onnxruntime has one exception class a status code, under a private module
-        raise ModelError.of("E0308", f"onnxruntime cannot run the model: {first_line(e)}", remedy="check the model with onnxruntime alone") from None
+        raise ModelError.of(
+            "E0308",
+            f"onnxruntime cannot run the model: {first_line(e)}",
+            remedy="check the model with onnxruntime alone",
+        ) from None
     found = {n: np.stack([r[k] for r in rows]) for k, n in enumerate(names)}
     if input_name in values:
         found[input_name] = inputs
@@ -47,6 +55,10 @@ def probe_batch_norm() -> int:
     node = helper.make_node("BatchNormalization", ["x", "g", "b", "m", "v"], ["y"], epsilon=1e-5)
     info = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, x.shape) for n in ("x", "y")]
     constants = [onnx.numpy_helper.from_array(v, n) for n, v in zip("gbmv", (gamma, beta, mean, var), strict=True)]
-    model = helper.make_model(helper.make_graph([node], "probe", info[:1], info[1:], constants), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(
+        helper.make_graph([node], "probe", info[:1], info[1:], constants),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
     (y,) = session(model).run(None, {"x": x})
     return int((np.asarray(y) != apply_steps(x, batch_norm(gamma, beta, mean, var, 1e-5))).sum())

@@ -1,6 +1,7 @@
 """Counting and measuring: a hand-written model with known instruction counts on every core."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,18 @@ def test_marks_are_found_in_the_program_only_when_asked_for(tmp_path: Path) -> N
     build_for_first_machine(sources, core, plain, include=[TOY])
     assert {number for _, number in marks(marked)} == {0, 1, 2, 3, IDLE}
     assert {number for _, number in marks(plain)} == {IDLE}
+
+
+def test_plugin_builds_for_both_interfaces_without_a_warning(tmp_path: Path) -> None:
+    for api in (1, 3):
+        flags = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", f"-DPLUGIN_API={api}"]
+        command = ["gcc", *flags, "-O2", "-shared", "-fPIC", str(count.SOURCE), "-o", str(tmp_path / "plugin.so")]
+        assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("version", "api"), [("7.2.22", 1), ("8.2.2", 1), ("9.1.0", 3), ("10.0.2", 3)])
+def test_interface_of_the_plugin_by_qemus_version(version: str, api: int) -> None:
+    assert count.plugin_api(f"QEMU emulator version {version} (Debian 1:{version})\nCopyright (c) 2003") == api
 
 
 def test_plugin_that_does_not_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ each_core = pytest.mark.parametrize("core", cores().values(), ids=lambda core: c
 
 def source(folder: Path, text: str) -> list[Path]:
     path = folder / "main.c"
-    path.write_text(text)
+    path.write_text(text + "\n")
     return [path]
 
 
@@ -127,3 +128,51 @@ def test_missing_tool_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ToolError, match="apt-get install gcc-arm-none-eabi") as error:
         build.tool(build.COMPILER)
     assert code_of(error) == "E0501"
+
+
+def test_missing_newlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "gcc"
+    compiler.write_text("#!/bin/sh\necho 'fatal error: cannot read spec file nano.specs' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: str(compiler))
+    with pytest.raises(ToolError, match="libnewlib-arm-none-eabi") as error:
+        run_program(source(tmp_path, ""), cores()["cortex-m4"], cwd=tmp_path)
+    assert code_of(error) == "E0501"
+
+
+STRICT = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+
+
+@each_core
+def test_firmware_compiles_without_a_warning(core: Core, tmp_path: Path) -> None:
+    toy = Path(__file__).with_name("toy")
+    for path in build.sim_folder().glob("*.c"):
+        includes = [f"-I{build.sim_folder()}", f"-I{toy}", "-DTOY_STEP=BNNCC_MARK"]
+        build.cross_compile(core, [*STRICT, *includes, "-c", str(path), "-o", str(tmp_path / "unit.o")])
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_drivers_find_the_same_files_on_the_host(compiler: str, tmp_path: Path) -> None:
+    text = """
+        #include "port.h"
+        int main(void)
+        {
+            char bytes[4];
+            port_file file = port_open("file.bin", PORT_WRITE);
+            port_write(file, "abc", 3);
+            port_close(file);
+            file = port_open("file.bin", PORT_READ);
+            if (port_read(file, bytes, sizeof bytes) != 3)
+                port_fail("short");
+            port_close(file);
+            port_print("done");
+            port_open("missing.bin", PORT_READ);
+            return 0;
+        }"""
+    program = tmp_path / "program"
+    command = [compiler, *STRICT, f"-I{build.sim_folder()}", str(source(tmp_path, text)[0]), "-o", str(program)]
+    subprocess.run(command, check=True)
+    done = subprocess.run([program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "done\n")
+    assert "missing.bin" in done.stderr
+    assert (tmp_path / "file.bin").read_bytes() == b"abc"

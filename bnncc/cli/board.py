@@ -1,0 +1,75 @@
+"""bnncc flash, and what measure does on a board."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from bnncc.board import pio
+from bnncc.board.serial import Measured, measure_board
+from bnncc.cli.options import Input, InputLayout, Json, Layout, Model, Name, Port, compiled
+from bnncc.cli.show import console, print_diagnostics, print_json, progress
+from bnncc.compiler import Compiled
+from bnncc.errors import UsageError
+from bnncc.target import Board, boards
+from bnncc.verify.harness import input_bytes
+
+BoardId = Annotated[str, typer.Option("--board", "-b", help="A board; `bnncc targets` lists them.")]
+
+
+def flash_command(
+    model: Model,
+    board: BoardId,
+    name: Name = None,
+    input_type: Input = None,
+    input_layout: InputLayout = Layout.nchw,
+    port: Port = None,
+    json: Json = False,
+) -> None:
+    """Compile a model, build the firmware around it and upload it through PlatformIO.
+
+    Example: bnncc flash digits.onnx --board sim-cortex-m4
+    """
+    found = need_board(board)
+    done = compiled(model, found.name, name, input_type, input_layout)
+    with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
+        done.write(scratch)
+        flashed = pio.flash(Path(scratch), done.name, found, port=port)
+    if json:
+        print_json({"ok": True, **{k: str(v) if isinstance(v, Path) else v for k, v in asdict(flashed).items()}})
+        return
+    print_diagnostics(done.warnings)
+    lines = [
+        f"{done.name} runs on {found.title}, port {flashed.port}",
+        f"firmware {flashed.flash_bytes:,} bytes of flash, {flashed.ram_bytes:,} bytes of RAM without the stack",
+        f"next: bnncc measure {model} --board {found.name}",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def need_board(name: str) -> Board:
+    """The board called `name`. Raises UsageError E0409."""
+    if name not in boards():
+        raise UsageError.of("E0409", f"{name!r} is not a board", remedy=f"use one of: {', '.join(boards())}")
+    return boards()[name]
+
+
+def run_on_board(
+    done: Compiled, board: Board, inputs: NDArray[np.generic], port: str | None, *, quiet: bool
+) -> Measured:
+    """Run samples [N, C, H, W] on the flashed board, whose firmware must hold just this model."""
+    with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
+        done.write(scratch)
+        mark = pio.fingerprint(Path(scratch), done.name)
+    rows = input_bytes(done, inputs)
+    place = pio.find_port(board, port)
+    threshold = done.program.exits.threshold if done.program.exits else None
+    with progress(f"running {done.name} on {board.name}", len(rows), quiet=quiet) as tick:
+        return measure_board(
+            place, done.name, mark, [r.tobytes() for r in rows], threshold=threshold, progress=lambda _: tick(1)
+        )

@@ -1,0 +1,148 @@
+"""bnncc compile."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import bnncc
+from bnncc.cli.options import Input, InputLayout, Json, Layout, Model, Name, Target
+from bnncc.cli.show import console, diagnostics_json, print_diagnostics, print_json, table
+from bnncc.compiler import Compiled
+from bnncc.errors import Diagnostic
+
+
+def compile_command(
+    model: Model,
+    target: Target = "cortex-m4",
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Where to write; a folder called as the model by default."),
+    ] = None,
+    name: Name = None,
+    input_type: Input = None,
+    input_layout: InputLayout = Layout.nchw,
+    dump: Annotated[
+        Path | None,
+        typer.Option("--dump", metavar="DIR", help="Write the graph after every pass, kernel choices, memory map."),
+    ] = None,
+    require_binary: Annotated[
+        bool, typer.Option("--require-binary", help="Refuse layers that work on real values.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compile a model to C: NAME.h, NAME.c, NAME_weights.h, model.h and report.json, all of them or none.
+
+    Example: bnncc compile digits.onnx --target cortex-m4 -o build
+    """
+    done = bnncc.compile(
+        model,
+        target,
+        name=name,
+        input=input_type.value if input_type else None,
+        input_layout=input_layout.value,
+        require_binary=require_binary,
+        dump=dump,
+    )
+    folder = out if out is not None else Path(done.name)
+    files = done.write(folder)
+    warnings = [*done.warnings, *size_warnings(done)]
+    if json:
+        print_json(
+            {
+                "ok": True,
+                "files": [str(f) for f in files],
+                "diagnostics": diagnostics_json(warnings),
+                "report": done.report,
+            }
+        )
+        return
+    print_report(done.report)
+    print_diagnostics(warnings)
+    console.print(f"written to {folder}: {', '.join(f.name for f in files)}", highlight=False, markup=False)
+
+
+def size_warnings(done: Compiled) -> list[Diagnostic]:
+    """W0402 if the board is too small."""
+    board, totals = done.report["board"], done.report["totals"]
+    if board is None or not board["too_large_for"]:
+        return []
+    text = ", ".join(
+        f"{what} {totals[f'{what.lower()}_bytes']:,} of {board[f'{what.lower()}_bytes']:,} bytes"
+        for what in board["too_large_for"]
+    )
+    return [
+        Diagnostic(
+            "W0402",
+            f"the model is too large for {done.target.name}: {text}",
+            "",
+            "use a larger board or a smaller model",
+        )
+    ]
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """One row a layer, then the totals."""
+    rows = [
+        (
+            r["step"],
+            shortened(r["origin"]),
+            r["kernel"],
+            r["macs"] or None,
+            r["flash_bytes"],
+            r["ram_bytes"],
+            r["cycles"],
+            "exact" if r["exact"] else "close",
+        )
+        for r in report["layers"]
+    ]
+    columns = [
+        ("step", "right"),
+        ("from", "left"),
+        ("kernel", "left"),
+        ("MACs", "right"),
+        ("flash", "right"),
+        ("RAM", "right"),
+        ("cycles", "right"),
+        ("", "left"),
+    ]
+    t = report["totals"]
+    title = f"{report['name']} for {report['target']}"
+    console.print(
+        table(title, columns, rows, f"flash and RAM in bytes; cycles {t['cycle_model']}, predicted by the compiler")
+    )
+    code = (
+        "unknown without arm-none-eabi-gcc"
+        if t["code_bytes"] is None
+        else f"{t['code_bytes']:,} code, {t['library_bytes']:,} library"
+    )
+    stack = (
+        "unknown without arm-none-eabi-gcc" if t["worst_stack_bytes"] is None else f"{t['worst_stack_bytes']:,} bytes"
+    )
+    if t["worst_stack_without"]:
+        stack += f" and what {', '.join(t['worst_stack_without'])} need"
+    lines = [
+        f"flash  {t['flash_bytes']:,} bytes: {t['constant_bytes']:,} constants, {code}",
+        f"RAM    {t['ram_bytes']:,} bytes: context {t['context_bytes']:,} (arena {t['arena_bytes']:,}, lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}",
+        f"stack  {stack} at worst",
+        f"work   {t['macs']:,} MACs, about {t['cycles']:,} cycles ({t['cycle_model']}){milliseconds(report)}",
+    ]
+    for r in report["layers"]:
+        if r["real_valued"]:
+            lines.append(f"real   step {r['step']} ({shortened(r['origin'])}): {r['real_valued']}")
+    for d in report["reference_differs"]:
+        lines.append(f"note   {d['node']}: verified against its canonical form, since {d['reason']}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def milliseconds(report: dict[str, Any]) -> str:
+    if report["board"] is None:
+        return ""
+    clock = report["board"]["clock_hz"]
+    return f", {1e3 * report['totals']['cycles'] / clock:.3g} ms at {clock / 1e6:g} MHz"
+
+
+def shortened(origin: list[str]) -> str:
+    text = ", ".join(origin)
+    return text if len(text) <= 60 else text[:57] + "..."

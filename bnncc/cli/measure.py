@@ -1,0 +1,210 @@
+"""bnncc measure: in the simulator, or on a board."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from bnncc.board.serial import Measured
+from bnncc.cli.board import need_board, run_on_board
+from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Port, compiled
+from bnncc.cli.show import console, print_diagnostics, print_json, table
+from bnncc.compiler import Compiled
+from bnncc.errors import UsageError
+from bnncc.sim.measure import Measurement, measure
+from bnncc.target import boards
+from bnncc.verify.inputs import check_inputs, load_inputs, random_inputs
+from bnncc.verify.runs import RunsVerdict, judge_runs
+
+
+def measure_command(
+    model: Model,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", help="A core or a board, in the simulator.", show_default="cortex-m4"),
+    ] = None,
+    board: Annotated[
+        str | None, typer.Option("--board", "-b", help="A board that `bnncc flash` has prepared, over its serial port.")
+    ] = None,
+    name: Name = None,
+    input_type: Input = None,
+    input_layout: InputLayout = Layout.nchw,
+    inputs: Inputs = None,
+    samples: Annotated[
+        int, typer.Option("--samples", "-n", min=1, help="How many samples: random ones, or the first of --inputs.")
+    ] = 8,
+    port: Port = None,
+    json: Json = False,
+) -> None:
+    """Count instructions of each layer exactly and estimate cycles; or measure on a board and compare with onnxruntime.
+
+    Example: bnncc measure digits.onnx --target cortex-m4 --inputs digits_test.npz --samples 100
+    """
+    if target and board:
+        raise UsageError.of(
+            "E0407", "--target and --board were both given", remedy="give --target to simulate, --board to use a board"
+        )
+    place = need_board(board).name if board else target or "cortex-m4"
+    done = compiled(model, place, name, input_type, input_layout)
+    imported, elem = done.imported, done.program.graph.input.elem
+    if inputs is None:
+        x = random_inputs(imported, elem, samples, 0)
+    else:
+        x = check_inputs(imported, elem, load_inputs(inputs, imported.input_name))[:samples]
+    values = x.reshape(len(x), *done.program.graph.input.shape)
+    if not json:
+        print_diagnostics(done.warnings)
+    on_board = run_on_board(done, boards()[place], values, port, quiet=json) if board else None
+    measured = None
+    if on_board is None or on_board.hello.counter == "none":
+        measured = simulate(done, values)
+    raw = [r.result for r in on_board.runs] if on_board else [r.tobytes() for r in measured.results] if measured else []
+    results = np.frombuffer(b"".join(raw), done.result_dtype)
+    verdict = judge_runs(done, x, results)
+    summary = as_dict(done, measured, on_board, verdict)
+    if json:
+        print_json(summary)
+    else:
+        show(done, summary, measured, on_board, verdict)
+    raise typer.Exit(0 if verdict.mismatched_samples == 0 else 1)
+
+
+def simulate(done: Compiled, values: NDArray[np.generic]) -> Measurement:
+    """Run samples [N, C, H, W] in the simulator with every instruction counted."""
+    order = np.moveaxis(values, 1, -1) if done.program.nhwc else values
+    flat = np.ascontiguousarray(order.reshape(len(values), -1).astype(done.input_dtype))
+    with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
+        done.write(scratch)
+        return measure(
+            Path(scratch),
+            done.name,
+            done.target.core,
+            flat,
+            step_count=len(done.program.steps),
+            result_bytes=done.result_dtype.itemsize,
+        )
+
+
+def as_dict(
+    done: Compiled, measured: Measurement | None, on_board: Measured | None, verdict: RunsVerdict
+) -> dict[str, Any]:
+    """Everything that was measured, for --json and for the tables."""
+    out: dict[str, Any] = {
+        "ok": verdict.mismatched_samples == 0,
+        "name": done.name,
+        "target": done.target.name,
+        "samples": verdict.samples,
+        "mismatched_samples": verdict.mismatched_samples,
+        "judged": verdict.judged,
+    }
+    steps = [
+        {"step": s.index, "origin": list(s.op.origin), "kernel": s.kernel, "predicted_cycles": round(s.cost.cycles)}
+        for s in done.program.steps
+    ]
+    if measured:
+        for s, i, c in zip(steps, measured.instructions.T, measured.cycles.T, strict=False):
+            ran = i > 0
+            s["runs"] = int(ran.sum())
+            s["instructions"] = int(i[ran].mean()) if ran.any() else 0
+            s["instructions_max"] = int(i.max())
+            s["cycles"] = int(c[ran].mean()) if ran.any() else 0
+            s["cycles_max"] = int(c.max())
+        out |= {
+            "machine": f"QEMU {measured.machine}" + (f" ({measured.note})" if measured.note else ""),
+            "cycle_model": measured.model,
+            "instructions": spread(measured.run_instructions),
+            "cycles": spread(measured.run_cycles),
+            "stack_bytes": measured.stack_bytes,
+        }
+    if on_board:
+        out["board"] = {
+            "name": on_board.hello.name,
+            "counter": on_board.hello.counter,
+            "clock_hz": on_board.hello.clock_hz,
+        }
+        if on_board.hello.counter != "none":
+            out["board"]["cycles"] = spread(np.array([r.cycles or 0 for r in on_board.runs]))
+            for k, s in enumerate(steps):
+                s["board_cycles"] = int(np.mean([r.step_cycles[k] for r in on_board.runs if r.step_cycles]))
+    out["steps"] = steps
+    return out
+
+
+def spread(values: NDArray[np.int64]) -> dict[str, float]:
+    return {"mean": float(values.mean()), "min": int(values.min()), "max": int(values.max())}
+
+
+def show(
+    done: Compiled,
+    summary: dict[str, Any],
+    measured: Measurement | None,
+    on_board: Measured | None,
+    verdict: RunsVerdict,
+) -> None:
+    """The table of steps and the totals."""
+    lines = []
+    board = done.target.board
+    if measured:
+        rows = [
+            (
+                s["step"],
+                ", ".join(s["origin"])[:50],
+                s["kernel"],
+                s["runs"],
+                s["instructions"],
+                s["cycles"],
+                s["cycles_max"],
+                s["predicted_cycles"],
+            )
+            for s in summary["steps"]
+        ]
+        columns = [
+            ("step", "right"),
+            ("from", "left"),
+            ("kernel", "left"),
+            ("runs", "right"),
+            ("instructions", "right"),
+            ("cycles", "right"),
+            ("worst", "right"),
+            ("predicted", "right"),
+        ]
+        console.print(
+            table(
+                f"{done.name} in the simulator",
+                columns,
+                rows,
+                f"means over the runs in which a step ran; cycles {measured.model}",
+            )
+        )
+        i, c = summary["instructions"], summary["cycles"]
+        lines.append(
+            f"instructions {i['mean']:,.0f} a run (least {i['min']:,}, most {i['max']:,}), counted exactly on {summary['machine']}"
+        )
+        time = (
+            f"; {1e3 * c['mean'] / board.clock_hz:.3g} ms mean, {1e3 * c['max'] / board.clock_hz:.3g} ms worst at {board.clock_hz / 1e6:g} MHz"
+            if board
+            else ""
+        )
+        lines.append(f"cycles {c['mean']:,.0f} a run (least {c['min']:,}, most {c['max']:,}), {measured.model}{time}")
+        lines.append(f"stack {measured.stack_bytes:,} bytes used by {done.name}_run and below")
+    if on_board:
+        hello = on_board.hello
+        if hello.counter == "none":
+            lines.append(
+                "the board has no cycle counter that counts (a simulated board): the figures above are the simulator's estimate"
+            )
+        else:
+            cycles = summary["board"]["cycles"]
+            lines.append(
+                f"cycles on the board, counted by {hello.counter.upper()}: {cycles['mean']:,.0f} a run (most {cycles['max']:,}), {1e3 * cycles['mean'] / hello.clock_hz:.3g} ms at {hello.clock_hz / 1e6:g} MHz"
+            )
+    where = f"board {done.target.name}" if on_board else "simulator"
+    judged = "" if verdict.judged else " (printed, not judged: the model has real-valued layers; use bnncc verify)"
+    lines.append(
+        f"{where} against onnxruntime: {verdict.differing_samples} of {verdict.samples} samples mismatched, largest error {verdict.largest_error:.3g}{judged}"
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,43 @@
+"""The options that several commands share."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import bnncc
+from bnncc.compiler import Compiled
+
+
+class InputType(str, Enum):
+    u8 = "u8"
+    i8 = "i8"
+    f32 = "f32"
+
+
+class Layout(str, Enum):
+    nchw = "nchw"
+    nhwc = "nhwc"
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.", show_default=False)]
+Target = Annotated[str, typer.Option("--target", "-t", help="A core or a board; `bnncc targets` lists them.")]
+Name = Annotated[str | None, typer.Option("--name", help="Prefix of every C symbol; the file's name by default.")]
+Input = Annotated[
+    InputType | None, typer.Option("--input", help="What the C takes for a float input that holds integers: bytes.")
+]
+InputLayout = Annotated[Layout, typer.Option("--input-layout", help="The order in which the C takes an image.")]
+Inputs = Annotated[
+    Path | None,
+    typer.Option("--inputs", metavar="FILE", help="Samples, .npy or .npz, in the ONNX layout; random ones without it."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Port = Annotated[str | None, typer.Option("--port", help="The serial port; found by itself if not given.")]
+
+
+def compiled(model: Path, target: str, name: str | None, input_type: InputType | None, layout: Layout) -> Compiled:
+    """Compile with the shared options."""
+    return bnncc.compile(
+        model, target, name=name, input=input_type.value if input_type else None, input_layout=layout.value
+    )
