@@ -258,13 +258,13 @@ CODES: dict[str, tuple[str, str]] = {
     # E07: training and export
     "E0701": (
         "cannot write a file",
-        "The disk refused a model, a checkpoint or a download. Files are written whole or not at all, so what was there "
-        "before is still there.",
+        "The disk refused a model, a checkpoint or a download. Files are written whole or not at all, so what was "
+        "there before is still there.",
     ),
     "E0702": (
         "training diverged",
-        "The loss became infinite or NaN. Bop leaves the binary weights valid, but batch normalisation's parameters are "
-        "lost: begin anew with a lower rate for Adam.",
+        "The loss became infinite or NaN. Bop leaves the binary weights valid, but batch normalisation's parameters "
+        "are lost: begin anew with a lower rate for Adam.",
     ),
     "E0703": (
         "unusable checkpoint",
@@ -285,8 +285,8 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "E0707": (
         "parameters that cannot be exported",
-        "All parameters and statistics must be finite, and the weights of binary layers -1 or +1. An optimizer other than "
-        "Bop moves binary weights away from these.",
+        "All parameters and statistics must be finite, and the weights of binary layers -1 or +1. An optimizer other "
+        "than Bop moves binary weights away from these.",
     ),
     "E0708": (
         "torch cannot convert the model",

@@ -1,6 +1,7 @@
 """The Bop optimizer: binary weights that flip, without latent weights.
 
-Helwegen et al., "Latent Weights Do Not Exist: Rethinking Binarized Neural Network Optimization", NeurIPS 2019, algorithm 1.
+Source: Helwegen et al., "Latent Weights Do Not Exist: Rethinking Binarized Neural Network Optimization", NeurIPS 2019,
+algorithm 1.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Bop(Optimizer):
         tau: threshold on |m|, not negative. It is absolute: any rescaling of the loss rescales what it means.
 
     `gamma` and `tau` live in the parameter groups and may be changed between steps, as a schedule does.
-    A NaN gradient never flips its weight, so weights stay -1 and +1 whatever happens; that weight then stays put for good.
+    A NaN gradient never flips its weight, so weights stay -1 and +1 whatever happens; from then on it stays put.
 
     Raises:
         ValueError: gamma or tau out of range.

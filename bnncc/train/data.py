@@ -49,7 +49,7 @@ class DataSet:
 def digits() -> DataSet:
     """scikit-learn's handwritten digits: 8x8, values 0..16; 1,257 to train, 180 to validate, 360 to test.
 
-    The split is fixed, with equal shares of the classes. Source: UCI, Optical Recognition of Handwritten Digits, test part.
+    The split is fixed, with equal shares of the classes. Source: UCI, Optical Recognition of Handwritten Digits.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -78,11 +78,11 @@ def mnist(folder: Path | None = None, validation: int = 5000) -> DataSet:
     """
     folder = folder or data_folder() / "mnist"
     images, labels, test_images, test_labels = (_read_idx(_obtain(folder, name)) for name in MNIST_SHA256)
-    for x, y in ((images, labels), (test_images, test_labels)):
-        if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
+    for pixels, classes in ((images, labels), (test_images, test_labels)):
+        if pixels.ndim != 3 or classes.ndim != 1 or len(pixels) != len(classes):
             raise ToolError.of(
                 "E0705",
-                f"images of shape {x.shape} and labels of shape {y.shape} do not belong together",
+                f"images of shape {pixels.shape} and labels of shape {classes.shape} do not belong together",
                 where=str(folder),
                 remedy="delete the files there, and they will be downloaded again",
             )

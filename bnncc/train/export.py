@@ -1,8 +1,8 @@
 """Export of a binarized network from torch to ONNX, in the form that bnncc compiles without doubt.
 
 * The input is uint8; the normalisation is part of the graph.
-* Each sign is one `qonnx.custom_op.general::BipolarQuant` node. The model holds a function of that name, so the file runs
-  in stock onnxruntime, in the ONNX reference evaluator and in qonnx.
+* Each sign is one `qonnx.custom_op.general::BipolarQuant` node. The model holds a function of that name, so the file
+  runs in stock onnxruntime, in the ONNX reference evaluator and in qonnx.
 * Binary weights are stored at one bit each and unpacked by standard operators.
 * Batch normalisation stays a node of its own: folded into the weights, it would no longer be exact.
 """
@@ -15,9 +15,10 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,7 +38,7 @@ OPSET = 18
 TOLERANCE = 1e-4
 """How far torch and onnxruntime may differ in an output, relative to the largest output of the sample (or to 1).
 
-They round batch normalisation differently in the last bits; and so, rarely, a sign at the very edge falls differently and
+They round batch normalisation differently in the last bits; so, rarely, a sign at the very edge falls differently and
 moves that sample's outputs by more. Hence `AGREEING_SHARE`.
 """
 
@@ -49,7 +50,8 @@ AGREEING_SHARE = 0.9
 class ExportCheck:
     """How onnxruntime's outputs of the written file compare with torch's, on random inputs.
 
-    `agreeing` samples are within `TOLERANCE` in all outputs, with the same arg-max; `largest_difference` is over them all.
+    `agreeing` samples are within `TOLERANCE` in all outputs, with the same arg-max; `largest_difference`, relative like
+    `TOLERANCE`, is over all samples.
     """
 
     samples: int
@@ -75,8 +77,8 @@ def export_onnx(
         model: takes uint8 [1,C,H,W] and returns one tensor or a tuple of them; it is left as it was.
         path: the file to write.
         input_shape: [1,C,H,W], or any shape whose first dimension is 1.
-        exits: names for the outputs, which are the logits of early exits in order of depth. Without it a single output is
-            called "logits", several "output1", "output2", ...
+        exits: names for the outputs, which are the logits of early exits in order of depth. Without it a single output
+            is called "logits", several "output1", "output2", ...
         exit_threshold: entropy in nats below which an exit is taken; with `exits` only.
         samples: how many random inputs torch and onnxruntime are compared on; seed: of those inputs.
 
@@ -163,7 +165,7 @@ def _silence() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -213,7 +215,7 @@ def _drop_zero_biases(proto: ModelProto) -> None:
 
 
 def _name_after_layers(proto: ModelProto) -> None:
-    """Name each node after its layer's path in the model, as block1.0/Conv, and its output alike: reports show these."""
+    """Name each node and its output after the layer's path in the model, as block1.conv/Conv: reports show these."""
     graph = proto.graph
     kept = {value.name for value in (*graph.input, *graph.output)}
     seen: Counter[str] = Counter()
@@ -237,45 +239,36 @@ def _name_after_layers(proto: ModelProto) -> None:
 def _pack_weights(proto: ModelProto) -> None:
     """Store each tensor of -1 and +1 at a bit a value, and unpack it in the graph.
 
-    uint8 [n/k,1] & [1,2,4,...] -> bool [n/k,k] -> +1 or -1 -> the tensor's shape. A byte holds k values, k being the largest
-    number up to 8 that divides n: 8 for nearly all layers, and never a remainder.
+    uint8 [n/k,1] & [1,2,4,...] -> bool [n/k,k] -> +1 or -1 -> the tensor's shape. A byte holds k values, k being the
+    largest number up to 8 that divides n: 8 for nearly all layers, and never a remainder.
     """
     graph = proto.graph
+    tensors = {"+1": np.ones(1, np.float32), "-1": -np.ones(1, np.float32)}
     kept: list[TensorProto] = []
-    unpack: list[NodeProto] = []
-    shared: dict[str, TensorProto] = {}
-
-    def constant(name: str, value: NDArray[np.generic]) -> str:
-        shared.setdefault(name, numpy_helper.from_array(value, name))
-        return name
-
+    nodes: list[NodeProto] = []
     for tensor in graph.initializer:
-        value = numpy_helper.to_array(tensor)
+        name, value = tensor.name, numpy_helper.to_array(tensor)
         if value.dtype != np.float32 or value.ndim < 2 or not (np.abs(value) == 1).all():
             kept.append(tensor)
             continue
-        name = tensor.name
         width = next(k for k in range(8, 0, -1) if value.size % k == 0)
-        bits = (value.reshape(-1, width) > 0).astype(np.uint8)
-        mask = np.left_shift(1, np.arange(width)).astype(np.uint8)
-        kept.append(numpy_helper.from_array((bits * mask).sum(1, keepdims=True).astype(np.uint8), f"{name}/packed"))
-        kept.append(numpy_helper.from_array(np.array(value.shape), f"{name}/shape"))
-        for op, inputs, output, attributes in (
-            ("BitwiseAnd", (f"{name}/packed", constant(f"bits/{width}", mask)), f"{name}/masked", {}),
-            ("Cast", (f"{name}/masked",), f"{name}/bits", {"to": TensorProto.BOOL}),
-            (
-                "Where",
-                (f"{name}/bits", constant("+1", np.float32([1])), constant("-1", np.float32([-1]))),
-                f"{name}/signs",
-                {},
-            ),
-            ("Reshape", (f"{name}/signs", f"{name}/shape"), name, {}),
-        ):
-            unpack.append(helper.make_node(op, inputs, [output], name=f"{name}/{op}", **attributes))
-    nodes = [*unpack, *graph.node]
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend([*shared.values(), *kept])
-    graph.node.extend(nodes)
+        mask = tensors[f"mask/{width}"] = np.left_shift(1, np.arange(width)).astype(np.uint8)
+        bits = value.reshape(-1, width) > 0
+        tensors[f"{name}/packed"] = (bits * mask).sum(1, keepdims=True).astype(np.uint8)
+        tensors[f"{name}/shape"] = np.array(value.shape)
+        packed, masked, positive, flat = (f"{name}/{stage}" for stage in ("packed", "masked", "positive", "flat"))
+        nodes += [
+            helper.make_node("BitwiseAnd", [packed, f"mask/{width}"], [masked], f"{name}/BitwiseAnd"),
+            helper.make_node("Cast", [masked], [positive], f"{name}/Cast", to=TensorProto.BOOL),
+            helper.make_node("Where", [positive, "+1", "-1"], [flat], f"{name}/Where"),
+            helper.make_node("Reshape", [flat, f"{name}/shape"], [name], f"{name}/Reshape"),
+        ]
+    if nodes:
+        kept += [numpy_helper.from_array(value, name) for name, value in tensors.items()]
+        nodes += graph.node
+        del graph.initializer[:], graph.node[:]
+        graph.initializer.extend(kept)
+        graph.node.extend(nodes)
 
 
 def _strip(proto: ModelProto) -> None:
@@ -306,10 +299,11 @@ def _define_bipolar_quant(proto: ModelProto) -> None:
 def _compare(
     content: bytes, inputs: NDArray[np.uint8], expected: Sequence[Sequence[NDArray[np.float32]]]
 ) -> ExportCheck:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    runtime: Any = onnxruntime
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     largest, agreeing = 0.0, 0
     for x, wanted in zip(inputs, expected, strict=True):
         got = session.run(None, {"input": x})

@@ -1,4 +1,4 @@
-"""Layers of binarized networks whose weight parameters are the binary values themselves: there are no latent weights."""
+"""Layers of binarized networks. Their weights are the binary values themselves: there are no latent weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,13 +17,13 @@ class _SignSTE(torch.autograd.Function):
         return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        x: Tensor = ctx.saved_tensors[0]
         return gradient * (x.abs() <= 1)
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1 where x >= 0, so at zero too, and -1 elsewhere. The gradient passes straight through where |x| <= 1, else it is 0.
+    """+1 where x >= 0, so at zero too, and -1 elsewhere; the gradient passes straight through where |x| <= 1 only.
 
     In an ONNX export it is one `BIPOLAR_QUANT` node.
     """
@@ -58,17 +58,12 @@ class Normalize(nn.Module):
         return f"mean={self.mean}, scale={self.scale}"
 
 
-class _Binary(nn.Module):
-    """Marks a layer whose `weight` holds only -1 and +1, initially at random."""
-
-    weight: nn.Parameter
-
-    def reset_parameters(self) -> None:
-        with torch.no_grad():
-            self.weight.copy_(torch.randint_like(self.weight, 2) * 2 - 1)
+def _random_signs(weight: Tensor) -> None:
+    with torch.no_grad():
+        weight.copy_(torch.randint_like(weight, 2) * 2 - 1)
 
 
-class BinaryConv2d(_Binary, nn.Conv2d):
+class BinaryConv2d(nn.Conv2d):
     """A 2D convolution [N,Cin,H,W] -> [N,Cout,H',W'] with weights -1 and +1 and no bias. It pads with zeros."""
 
     def __init__(
@@ -76,18 +71,27 @@ class BinaryConv2d(_Binary, nn.Conv2d):
         in_channels: int,
         out_channels: int,
         kernel_size: int | tuple[int, int],
+        *,
         stride: int | tuple[int, int] = 1,
         padding: int | tuple[int, int] = 0,
         dilation: int | tuple[int, int] = 1,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
 
+    def reset_parameters(self) -> None:
+        """Draw each weight from -1 and +1."""
+        _random_signs(self.weight)
 
-class BinaryLinear(_Binary, nn.Linear):
+
+class BinaryLinear(nn.Linear):
     """A dense layer [N,Cin] -> [N,Cout] with weights -1 and +1 and no bias."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw each weight from -1 and +1."""
+        _random_signs(self.weight)
 
 
 def binary_layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
@@ -99,7 +103,8 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear
 
 def binary_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that hold -1 and +1, each once: those for `Bop`."""
-    return list({id(layer.weight): layer.weight for _, layer in binary_layers(model)}.values())
+    weights = {id(layer.weight) for _, layer in binary_layers(model)}
+    return [parameter for parameter in model.parameters() if id(parameter) in weights]
 
 
 def real_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -19,6 +19,9 @@ from bnncc.train.data import Images
 from bnncc.train.files import write_whole
 from bnncc.train.layers import binary_parameters, real_parameters
 
+THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 1.0)
+"""Entropies in nats to choose an exit threshold from. Source: Saeed, figures 2-5 of the paper on binary early exit."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,6 +34,9 @@ class Settings:
     tau: float = 1e-6
     adam_rate: float = 1e-2
     seed: int = 0
+
+
+_Part = nn.Module | torch.optim.Optimizer
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def train(
     x, y = torch.tensor(data.x), torch.tensor(data.y)
     bop = Bop(binary_parameters(model), settings.gamma, settings.tau)
     adam = torch.optim.Adam(real_parameters(model), settings.adam_rate)
-    history = _resume(checkpoint, settings, model, bop, adam)
+    parts = (model, bop, adam)
+    history = _resume(checkpoint, settings, parts)
     batches = math.ceil(len(y) / settings.batch_size)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) if show else nullcontext() as progress:
@@ -78,7 +85,7 @@ def train(
             model.train()
             order = torch.randperm(len(y), generator=torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch))
             total = 0.0
-            for number, rows in enumerate(order.split(settings.batch_size)):
+            for number, rows in enumerate(torch.split(order, settings.batch_size)):
                 done = (epoch + number / batches) / settings.epochs
                 bop.param_groups[0]["gamma"] = settings.gamma * settings.gamma_decay**done
                 adam.param_groups[0]["lr"] = settings.adam_rate * (1 - done)
@@ -100,7 +107,7 @@ def train(
             recalibrate(model, data)
             history.append(Epoch(total / len(y), accuracy(model, validation)))
             if checkpoint is not None:
-                _save(checkpoint, settings, model, bop, adam, history)
+                _save(checkpoint, settings, parts, history)
             if progress and bar is not None:
                 progress.update(bar, description=_describe(epoch, history[-1]))
     model.eval()
@@ -111,7 +118,7 @@ def predict(model: nn.Module, images: Images, batch_size: int = 500) -> list[Ten
     """The logits of each exit, [N,classes], in eval mode (in which the model stays)."""
     model.eval()
     with torch.no_grad():
-        parts = [logits(model, rows) for rows in torch.tensor(images.x).split(batch_size)]
+        parts = [logits(model, rows) for rows in torch.split(torch.tensor(images.x), batch_size)]
     return [torch.cat(exit_parts) for exit_parts in zip(*parts, strict=True)]
 
 
@@ -133,7 +140,7 @@ def recalibrate(model: nn.Module, images: Images, limit: int = 10_000, batch_siz
         norm.momentum = None  # a plain mean over the batches
     model.train()
     with torch.no_grad():
-        for rows in torch.tensor(images.x[:limit]).split(batch_size):
+        for rows in torch.split(torch.tensor(images.x[:limit]), batch_size):
             model(rows)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -142,7 +149,8 @@ def recalibrate(model: nn.Module, images: Images, limit: int = 10_000, batch_siz
 
 def entropy(z: Tensor) -> Tensor:
     """The entropy of softmax(z) in nats: [N,classes] -> [N]."""
-    return torch.distributions.Categorical(logits=z).entropy()
+    log_share = functional.log_softmax(z, 1)
+    return -(log_share.exp() * log_share).sum(1)
 
 
 def leave(exits: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
@@ -158,15 +166,13 @@ def leave(exits: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
     return classes.gather(0, taken[None])[0], taken
 
 
-def choose_threshold(exits: Sequence[Tensor], y: Tensor, allowed_loss: float = 0.0) -> float:
-    """The largest threshold (nats, a multiple of 0.01 up to 1) at which accuracy stays within `allowed_loss` of that of the last exit.
+def choose_threshold(exits: Sequence[Tensor], y: Tensor) -> float:
+    """The largest of `THRESHOLDS` with which early exit classifies no fewer images correctly than the last exit alone.
 
-    Args: exits: logits [N,classes] of held-out images; y: their classes [N]; allowed_loss: in shares of the images.
+    Where none does, the smallest. Args: exits: logits [N,classes] of held-out images; y: their classes, int64 [N].
     """
-    least = (exits[-1].argmax(1) == y).float().mean() - allowed_loss
-    steps = [step / 100 for step in range(1, 101)]
-    good = [step for step in steps if (leave(exits, step)[0] == y).float().mean() >= least]
-    return max(good, default=steps[0])
+    least = (exits[-1].argmax(1) == y).sum()
+    return max((t for t in THRESHOLDS if (leave(exits, t)[0] == y).sum() >= least), default=THRESHOLDS[0])
 
 
 def _describe(epoch: int, result: Epoch) -> str:
@@ -174,22 +180,18 @@ def _describe(epoch: int, result: Epoch) -> str:
     return f"epoch {epoch + 1}: loss {result.loss:.4f}, validation {shares}"
 
 
-def _save(
-    path: Path, settings: Settings, model: nn.Module, bop: Bop, adam: torch.optim.Adam, history: list[Epoch]
-) -> None:
+def _save(path: Path, settings: Settings, parts: Sequence[_Part], history: list[Epoch]) -> None:
     buffer = io.BytesIO()
     state = {
         "settings": asdict(settings),
-        "model": model.state_dict(),
-        "bop": bop.state_dict(),
-        "adam": adam.state_dict(),
+        "parts": [part.state_dict() for part in parts],
         "history": [asdict(epoch) for epoch in history],
     }
     torch.save(state, buffer)
     write_whole(path, buffer.getvalue())
 
 
-def _resume(path: Path | None, settings: Settings, model: nn.Module, bop: Bop, adam: torch.optim.Adam) -> list[Epoch]:
+def _resume(path: Path | None, settings: Settings, parts: Sequence[_Part]) -> list[Epoch]:
     """Load the checkpoint, if there is one; returns the epochs it holds."""
     if path is None or not path.exists():
         return []
@@ -197,9 +199,8 @@ def _resume(path: Path | None, settings: Settings, model: nn.Module, bop: Bop, a
         state: dict[str, Any] = torch.load(path, weights_only=True)
         if state["settings"] != asdict(settings):
             raise ValueError(f"it was trained with {state['settings']}")
-        model.load_state_dict(state["model"])
-        bop.load_state_dict(state["bop"])
-        adam.load_state_dict(state["adam"])
+        for part, part_state in zip(parts, state["parts"], strict=True):
+            part.load_state_dict(part_state)
         return [Epoch(epoch["loss"], tuple(epoch["accuracy"])) for epoch in state["history"]]
     except Exception as error:  # torch.load and load_state_dict raise a wide variety
         raise UsageError.of(

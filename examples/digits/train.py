@@ -1,0 +1,63 @@
+"""Train a network with three exits on scikit-learn's handwritten digits, and export it.
+
+    python examples/digits/train.py --out build/digits
+
+About half a minute. Writes digits.onnx, and digits_test.npz with the test images x (uint8 [360,1,8,8]), their
+classes y (int64 [360]) and torch's logits of each exit under its name (float32 [360,10]).
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bnncc.errors import BnnccError
+from bnncc.train import data, export_onnx
+from bnncc.train.files import write_whole
+from bnncc.train.loop import Settings, choose_threshold, leave, predict, train
+from bnncc.train.models import DigitsNet
+
+EXITS = ("exit1", "exit2", "exit3")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train and export the digits network.")
+    parser.add_argument("--out", type=Path, default=Path("build/digits"), help="folder for the results (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=60, help="passes over the training part (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of images (%(default)s)")
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)  # the outcome depends on it, and the network is too small to gain from more
+    torch.manual_seed(options.seed)
+    digits, model = data.digits(), DigitsNet()
+    settings = Settings(options.epochs, batch_size=50, gamma=3e-3, gamma_decay=0.01, seed=options.seed)
+    train(model, digits.train, digits.validation, settings)
+
+    threshold = choose_threshold(predict(model, digits.validation), torch.tensor(digits.validation.y))
+    check = export_onnx(model, options.out / "digits.onnx", (1, 1, 8, 8), exits=EXITS, exit_threshold=threshold)
+    logits, y = predict(model, digits.test), torch.tensor(digits.test.y)
+    arrays = io.BytesIO()
+    np.savez_compressed(
+        arrays, x=digits.test.x, y=digits.test.y, **{name: z.numpy() for name, z in zip(EXITS, logits, strict=True)}
+    )
+    write_whole(options.out / "digits_test.npz", arrays.getvalue())
+
+    classes, taken = leave(logits, threshold)
+    shares = torch.bincount(taken, minlength=len(EXITS)) / len(y)
+    print(f"test accuracy on {len(y)} images:")
+    for name, z, share in zip(EXITS, logits, shares, strict=True):
+        print(f"  {name}   {(z.argmax(1) == y).float().mean():.2%}, taken by {share:.1%}")
+    print(f"  together {(classes == y).float().mean():.2%}, leaving where the entropy is below {threshold} nats")
+    print(f"torch and onnxruntime agree on {check.agreeing} of {check.samples} random inputs")
+    print(f"wrote {options.out / 'digits.onnx'} and digits_test.npz")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BnnccError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
