@@ -44,7 +44,7 @@ class Compiled:
         return self.imported.warnings
 
     @property
-    def input_dtype(self) -> "np.dtype[np.generic]":
+    def input_dtype(self) -> "np.dtype[Any]":
         """The type of one input value in C."""
         return DTYPES[C_TYPES[self.program.graph.input.elem]]
 

@@ -142,7 +142,7 @@ def result_dtype(program: Program) -> "np.dtype[np.void]":
     if program.exits:
         parts += [("exit_index", np.int32, ()), ("entropy", np.float32, ())]
     parts += [(f.name, DTYPES[f.c_type], (f.count,)) for f in fields(program)]
-    return np.dtype(parts, align=True)  # type: ignore[arg-type]
+    return np.dtype(parts, align=True)
 
 
 def has_class(program: Program) -> bool:
@@ -188,7 +188,7 @@ def array_text(a: Constant) -> str:
     return ",\n".join("    " + line for line in lines)
 
 
-def parameters(program: Program, step: Step) -> str:
+def parameters(step: Step) -> str:
     """The C parameters of a step's function, matching `arguments`."""
     op = step.op
     x = f"const {c_type(op.x)} *restrict x"
@@ -255,7 +255,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     for step in program.steps:
         fn = f"{name}_step{step.index}"
         field = names[step.op.output.name] if isinstance(step.op, Store | Decide | Classify) else ""
-        view = StepView(program, step, fn, field, parameters(program, step), step_comment(step))
+        view = StepView(program, step, fn, field, parameters(step), step_comment(step))
         text = env.get_template(f"kernels/{step.template}").render(s=view, m=name, upper=upper)
         functions.append(reindent(text))
         calls.append(

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnncc import sim
 from bnncc.errors import ToolError
-from bnncc.sim import footprint as measured
 
 if TYPE_CHECKING:
     from bnncc.compiler import Compiled
@@ -28,7 +28,7 @@ def footprint(compiled: "Compiled") -> dict[str, Any]:
         for name, text in compiled.files.items():
             (folder / name).write_text(text, encoding="utf-8")
         try:
-            found = measured.footprint(
+            found = sim.footprint(
                 folder / f"{compiled.name}.c", compiled.target.core, f"{compiled.name}_run", include=[folder]
             )
         except ToolError:

@@ -7,13 +7,14 @@ the numpy reference are all tested against it. Integers are evaluated in int64, 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.scalar import Cut, Step, apply_cut, apply_steps
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 class Elem(Enum):
@@ -30,7 +31,7 @@ class Elem(Enum):
         return self is not Elem.F32
 
     @property
-    def dtype(self) -> type[np.generic]:
+    def dtype(self) -> type[Any]:
         """The numpy type in which `evaluate` holds it."""
         return np.float32 if self is Elem.F32 else np.int64
 
@@ -123,7 +124,7 @@ class Conv(Window):
 
     @property
     def macs(self) -> int:
-        return self.taps * self.weight.shape[0] * self.y.shape[1] * self.y.shape[2]
+        return self.taps * self.y.size
 
     @property
     def exact(self) -> bool:
@@ -143,12 +144,9 @@ class Conv(Window):
     def inputs(self, x: Array) -> Array:
         """What is summed, padded: [N, C, H', W'], int64 or float64."""
         if self.x.elem is Elem.F32:
-            v = x.astype(np.float64)
-        else:
-            v = self.mul * x.astype(np.int64)
-            if self.zero:
-                v = v - np.array(self.zero, np.int64)[:, None, None]
-        return pad_hw(v, self.pads, self.pad_value)
+            return pad_hw(x.astype(np.float64), self.pads, self.pad_value)
+        zero = np.array(self.zero or 0, np.int64).reshape(-1, 1, 1)
+        return pad_hw(self.mul * x.astype(np.int64) - zero, self.pads, self.pad_value)
 
     def accumulate(self, v: Array) -> Array:
         """Sum of weight * v over each window of the padded `v`, in float64 (exact for integers below 2**53)."""
@@ -224,7 +222,7 @@ class Sum(Op):
 
     def evaluate(self, x: Array) -> Array:
         wide = np.float64 if self.x.elem is Elem.F32 else np.int64
-        return x.sum(axis=(2, 3), keepdims=True, dtype=wide).astype(self.x.elem.dtype)
+        return np.asarray(x.sum(axis=(2, 3), keepdims=True, dtype=wide), dtype=self.x.elem.dtype)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ padding bits are 0. Everything else is pixel-major with one C value an element. 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.graph import Elem, Tensor
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 C_TYPES = {Elem.U8: "uint8_t", Elem.I8: "int8_t", Elem.I32: "int32_t", Elem.F32: "float"}
-DTYPES = {
+DTYPES: dict[str, "np.dtype[Any]"] = {
     "uint8_t": np.dtype(np.uint8),
     "int8_t": np.dtype(np.int8),
     "uint16_t": np.dtype(np.uint16),
@@ -43,7 +44,7 @@ class Unit:
     words: int
 
     @property
-    def dtype(self) -> "np.dtype[np.generic]":
+    def dtype(self) -> "np.dtype[Any]":
         return DTYPES[self.c_type]
 
 

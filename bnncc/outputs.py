@@ -32,7 +32,7 @@ class Classify(Op):
     output: Output
 
     def evaluate(self, x: Array) -> Array:
-        return x.reshape(len(x), -1).argmax(axis=1).reshape(-1, 1, 1, 1)
+        return np.asarray(x.reshape(len(x), -1).argmax(axis=1)).reshape(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

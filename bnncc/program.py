@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.graph import Exits, Graph, Op, Tensor
@@ -16,7 +16,7 @@ class Constant:
 
     name: str
     c_type: str
-    data: NDArray[np.generic]
+    data: NDArray[Any]
 
     @property
     def bytes(self) -> int:

@@ -7,12 +7,13 @@ monotone in x, hence so is the predicate "result >= 0", and bisection over the o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 OPERATIONS = ("mul", "add", "sub", "rsub", "div", "max", "min")
 

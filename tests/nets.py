@@ -52,7 +52,11 @@ class Net:
     def model(self, outputs: list[str] | None = None, opset: int = 18) -> onnx.ModelProto:
         outs = [h.make_tensor_value_info(o, T.FLOAT, None) for o in (outputs or self.outputs)]
         graph = h.make_graph(
-            self.nodes, "net", [h.make_tensor_value_info("x", self.elem, (1, *self.shape))], outs, [nh.from_array(v, k) for k, v in self.constants.items()]
+            self.nodes,
+            "net",
+            [h.make_tensor_value_info("x", self.elem, (1, *self.shape))],
+            outs,
+            [nh.from_array(v, k) for k, v in self.constants.items()],
         )
         opsets = [h.make_opsetid("", opset)] + [h.make_opsetid(f.domain, 1) for f in self.functions]
         m = h.make_model(graph, opset_imports=opsets, ir_version=10, functions=self.functions)
@@ -93,7 +97,9 @@ class Net:
         beta = self.rng.normal(size=c) * 0.2
         var = spread**2 * self.rng.uniform(0.5, 2, c)
         mean = median + self.rng.uniform(-0.4, 0.4, c) + beta / gamma * np.sqrt(var)
-        return self.node("BatchNormalization", x, self.const(gamma), self.const(beta), self.const(mean), self.const(var))
+        return self.node(
+            "BatchNormalization", x, self.const(gamma), self.const(beta), self.const(mean), self.const(var)
+        )
 
     def sign(self, x: str, form: str) -> str:
         one, minus = self.const(1.0), self.const(-1.0)
@@ -136,7 +142,9 @@ def bipolar_quant() -> onnx.FunctionProto:
         h.make_node("Neg", ["scale"], ["minus"]),
         h.make_node("Where", ["positive", "scale", "minus"], ["y"]),
     ]
-    return h.make_function("qonnx.custom_op.general", "BipolarQuant", ["x", "scale"], ["y"], nodes, [h.make_opsetid("", 18)])
+    return h.make_function(
+        "qonnx.custom_op.general", "BipolarQuant", ["x", "scale"], ["y"], nodes, [h.make_opsetid("", 18)]
+    )
 
 
 def random_net(seed: int, *, max_channels: int = 100, forms: tuple[str, ...] = SIGNS) -> Net:
@@ -155,7 +163,9 @@ def random_net(seed: int, *, max_channels: int = 100, forms: tuple[str, ...] = S
         mean = pick(centre, np.full((1, image[0], 1, 1), centre) + rng.integers(-9, 9, (1, image[0], 1, 1)))
         x = net.normalise(mean, pick(128.0, 64.0, 1.0))
     c, height, width = image
-    channels = lambda: int(pick(rng.integers(1, 9), rng.integers(1, 34), rng.integers(1, max_channels + 1), pick(8, 16, 32, 64)))  # noqa: E731
+    channels = lambda: int(
+        pick(rng.integers(1, 9), rng.integers(1, 34), rng.integers(1, max_channels + 1), pick(8, 16, 32, 64))
+    )  # noqa: E731
     layers = int(rng.integers(2, 4))
     for _ in range(layers):
         kernel = (int(rng.integers(1, min(7, height) + 1)), int(rng.integers(1, min(7, width) + 1)))
@@ -179,14 +189,20 @@ def random_net(seed: int, *, max_channels: int = 100, forms: tuple[str, ...] = S
         x = net.node("Conv", *inputs, kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations)
         c, height, width = out, size[0] // strides[0] + 1, size[1] // strides[1] + 1
         place = pick("none", "before", "between", "after")
-        pool = dict(kernel_shape=[2, 2], strides=[int(pick(1, 2)), int(pick(1, 2))], pads=pick([0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]))
+        pool = dict(
+            kernel_shape=[2, 2],
+            strides=[int(pick(1, 2)), int(pick(1, 2))],
+            pads=pick([0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]),
+        )
         if min(height, width) < 3:
             place = "none"
 
         def pooled(v: str, *, here: str, place: str = place, pool: dict[str, list[int]] = pool) -> str:
             return net.node("MaxPool", v, **pool) if place == here else v
 
-        x = pooled(net.sign(pooled(net.batch_norm(pooled(x, here="before")), here="between"), pick(*forms)), here="after")
+        x = pooled(
+            net.sign(pooled(net.batch_norm(pooled(x, here="before")), here="between"), pick(*forms)), here="after"
+        )
         if place == "after":
             net.signs[-1] = net.signs[-1]
         if place != "none":
@@ -210,5 +226,11 @@ def random_net(seed: int, *, max_channels: int = 100, forms: tuple[str, ...] = S
         size = out
     out = int(rng.integers(2, 12))
     x = net.node("MatMul", x, net.const(rng.choice([-1.0, 1.0], (size, out))))
-    net.outputs.append(net.batch_norm(x) if rng.random() < 0.6 else net.node("Add", x, net.const(rng.normal(size=out))) if rng.random() < 0.5 else x)
+    net.outputs.append(
+        net.batch_norm(x)
+        if rng.random() < 0.6
+        else net.node("Add", x, net.const(rng.normal(size=out)))
+        if rng.random() < 0.5
+        else x
+    )
     return net

@@ -3,9 +3,8 @@
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 from numpy.typing import NDArray
 
@@ -59,9 +58,7 @@ def need_board(name: str) -> Board:
     return boards()[name]
 
 
-def run_on_board(
-    done: Compiled, board: Board, inputs: NDArray[np.generic], port: str | None, *, quiet: bool
-) -> Measured:
+def run_on_board(done: Compiled, board: Board, inputs: NDArray[Any], port: str | None, *, quiet: bool) -> Measured:
     """Run samples [N, C, H, W] on the flashed board, whose firmware must hold just this model."""
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
         done.write(scratch)

@@ -123,7 +123,8 @@ def print_report(report: dict[str, Any]) -> None:
         stack += f" and what {', '.join(t['worst_stack_without'])} need"
     lines = [
         f"flash  {t['flash_bytes']:,} bytes: {t['constant_bytes']:,} constants, {code}",
-        f"RAM    {t['ram_bytes']:,} bytes: context {t['context_bytes']:,} (arena {t['arena_bytes']:,}, lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}",
+        f"RAM    {t['ram_bytes']:,} bytes: context {t['context_bytes']:,} (arena {t['arena_bytes']:,}, "
+        f"lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}",
         f"stack  {stack} at worst",
         f"work   {t['macs']:,} MACs, about {t['cycles']:,} cycles ({t['cycle_model']}){milliseconds(report)}",
     ]

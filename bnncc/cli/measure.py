@@ -72,7 +72,7 @@ def measure_command(
     raise typer.Exit(0 if verdict.mismatched_samples == 0 else 1)
 
 
-def simulate(done: Compiled, values: NDArray[np.generic]) -> Measurement:
+def simulate(done: Compiled, values: NDArray[Any]) -> Measurement:
     """Run samples [N, C, H, W] in the simulator with every instruction counted."""
     order = np.moveaxis(values, 1, -1) if done.program.nhwc else values
     flat = np.ascontiguousarray(order.reshape(len(values), -1).astype(done.input_dtype))
@@ -184,7 +184,8 @@ def show(
             f"instructions {i['mean']:,.0f} a run (least {i['min']:,}, most {i['max']:,}), counted exactly on {summary['machine']}"
         )
         time = (
-            f"; {1e3 * c['mean'] / board.clock_hz:.3g} ms mean, {1e3 * c['max'] / board.clock_hz:.3g} ms worst at {board.clock_hz / 1e6:g} MHz"
+            f"; {1e3 * c['mean'] / board.clock_hz:.3g} ms mean, "
+            f"{1e3 * c['max'] / board.clock_hz:.3g} ms worst at {board.clock_hz / 1e6:g} MHz"
             if board
             else ""
         )
@@ -199,12 +200,14 @@ def show(
         else:
             cycles = summary["board"]["cycles"]
             lines.append(
-                f"cycles on the board, counted by {hello.counter.upper()}: {cycles['mean']:,.0f} a run (most {cycles['max']:,}), {1e3 * cycles['mean'] / hello.clock_hz:.3g} ms at {hello.clock_hz / 1e6:g} MHz"
+                f"cycles on the board, counted by {hello.counter.upper()}: {cycles['mean']:,.0f} a run "
+                f"(most {cycles['max']:,}), {1e3 * cycles['mean'] / hello.clock_hz:.3g} ms at {hello.clock_hz / 1e6:g} MHz"
             )
     where = f"board {done.target.name}" if on_board else "simulator"
     judged = "" if verdict.judged else " (printed, not judged: the model has real-valued layers; use bnncc verify)"
     lines.append(
-        f"{where} against onnxruntime: {verdict.differing_samples} of {verdict.samples} samples mismatched, largest error {verdict.largest_error:.3g}{judged}"
+        f"{where} against onnxruntime: {verdict.differing_samples} of {verdict.samples} samples mismatched, "
+        f"largest error {verdict.largest_error:.3g}{judged}"
     )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """The options that several commands share."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +10,13 @@ import bnncc
 from bnncc.compiler import Compiled
 
 
-class InputType(str, Enum):
+class InputType(StrEnum):
     u8 = "u8"
     i8 = "i8"
     f32 = "f32"
 
 
-class Layout(str, Enum):
+class Layout(StrEnum):
     nchw = "nchw"
     nhwc = "nhwc"
 

@@ -1,6 +1,6 @@
 """bnncc verify."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from bnncc.verify.judge import LEFT_OUT_LIMIT, Verification, verify
 from bnncc.verify.save import save_outputs
 
 
-class Place(str, Enum):
+class Place(StrEnum):
     host = "host"
     sim = "sim"
 
@@ -107,21 +107,26 @@ def print_verdict(v: Verification) -> None:
     lines = []
     if v.left_out:
         lines.append(
-            f"{v.left_out} of {v.samples} samples left out: a bit fell within the rounding of a real-valued layer (at most {100 * LEFT_OUT_LIMIT:g} % may)"
+            f"{v.left_out} of {v.samples} samples left out: a bit fell within the rounding "
+            f"of a real-valued layer (at most {100 * LEFT_OUT_LIMIT:g} % may)"
         )
     if v.exits:
         share = ", ".join(f"exit {k}: {n} ({100 * n / v.samples:.3g} %)" for k, n in enumerate(v.exits.taken))
         lines.append(
-            f"exits at entropy < {v.exits.threshold:g} nats: {share}; {v.exits.mismatched_samples} wrong decisions, {v.exits.near_ties} within rounding of the threshold"
+            f"exits at entropy < {v.exits.threshold:g} nats: {share}; "
+            f"{v.exits.mismatched_samples} wrong decisions, {v.exits.near_ties} within rounding of the threshold"
         )
     if v.given:
         lines.append(
-            f"against the file as given: {v.given.differing_samples} of {v.given.samples} samples differ, by at most {v.given.largest_difference:.3g}; "
-            f"same arg-max in {100 * v.given.argmax_agreement:.4g} % (the file's own float sums are not exact; see the notes of `bnncc compile`)"
+            f"against the file as given: {v.given.differing_samples} of {v.given.samples} samples differ, "
+            f"by at most {v.given.largest_difference:.3g}; "
+            f"same arg-max in {100 * v.given.argmax_agreement:.4g} % "
+            "(the file's own float sums are not exact; see the notes of `bnncc compile`)"
         )
     if v.batch_norm_probe:
         lines.append(
-            f"this host's onnxruntime rounds BatchNormalization differently ({v.batch_norm_probe} of 4096 values): bits may differ from other hosts'"
+            f"this host's onnxruntime rounds BatchNormalization differently ({v.batch_norm_probe} of 4096 values): "
+            "bits may differ from other hosts'"
         )
     worst = max((o.mismatched_samples for o in v.outputs), default=0)
     verdict = "verified" if v.ok else "FAILED"

@@ -1,5 +1,7 @@
 """Importers of elementwise nodes, and of the many ways in which exporters write sign."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 
@@ -18,7 +20,7 @@ COMPARISONS = {
 }
 
 
-def attributes(node: onnx.NodeProto) -> dict[str, object]:
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
@@ -126,7 +128,7 @@ def clip(ctx: Context, node: onnx.NodeProto) -> Known:
         if bound is not None:
             last = k == 1 or bounds[1] is None
             name = node.output[0] if last else ctx.name(node.output[0], "min")
-            value = ctx.map(node, value, scalar_step(operation, float(bound)), name)  # type: ignore[arg-type]
+            value = ctx.map(node, value, scalar_step(operation, float(bound)), name)
     return value
 
 
@@ -137,7 +139,7 @@ def batch_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
     value = ctx.value(node)
     names = ("scale", "bias", "mean", "variance")
     gamma, beta, mean, var = (ctx.need_constant(node, i + 1, n).astype(np.float32) for i, n in enumerate(names))
-    epsilon = float(given.get("epsilon", 1e-5))  # type: ignore[arg-type]
+    epsilon = float(given.get("epsilon", 1e-5))
     if (var + np.float32(epsilon) <= 0).any():
         raise Refusal("E0301", "its variance plus epsilon is not positive", "train or export the model again")
     scale, offset = batch_norm(gamma, beta, mean, var, epsilon)

@@ -7,6 +7,7 @@ Gemm), the reference model is edited to the same canonical form, and the reason 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -58,7 +59,7 @@ def is_power_of_two(x: "float | Doubles") -> bool:
     return bool(np.all(mantissa == 0.5))
 
 
-def signs_and_scale(w: NDArray[np.generic]) -> tuple[NDArray[np.int8], Doubles]:
+def signs_and_scale(w: NDArray[Any]) -> tuple[NDArray[np.int8], Doubles]:
     """Split weights [O, ...] into signs and one scale per output channel. Raises Refusal E0203."""
     a = np.abs(w.reshape(w.shape[0], -1).astype(np.float64))
     low, high = a.min(axis=1), a.max(axis=1)
@@ -134,13 +135,13 @@ def gemm(ctx: Context, node: onnx.NodeProto) -> Known:
             "E0105", f"its weight is for {w.shape[1]} inputs, there are {c * h * wd}", "export the model again"
         )
     signs, scale = signs_and_scale(w)
-    scale = scale * float(given.get("alpha", 1.0))  # type: ignore[arg-type]
+    scale = scale * float(given.get("alpha", 1.0))
     if (scale < 0).any():
         signs, scale = -signs, -scale
     if not scale.all():
         raise Refusal("E0203", "its alpha is zero", "export the model again")
     bias = bias_of(ctx, node, 2, w.shape[0])
-    beta = float(given.get("beta", 1.0))  # type: ignore[arg-type]
+    beta = float(given.get("beta", 1.0))
     if bias is not None and beta != 1:
         bias = (bias * np.float32(beta)).astype(np.float32)
     layer = Linear(node, signs.reshape(-1, c, h, wd), scale, bias, (h, wd), dense=True)
@@ -349,7 +350,7 @@ def edit(ctx: Context, layer: Linear, source: Affine | None, value: Value, steps
     make = onnx.helper.make_node
     nodes: list[onnx.NodeProto] = []
 
-    def emit(kind: str, inputs: list[str], name: str, **given: object) -> str:
+    def emit(kind: str, inputs: list[str], name: str, **given: Any) -> str:
         nodes.append(make(kind, inputs, [name], **given))
         return name
 
@@ -357,7 +358,11 @@ def edit(ctx: Context, layer: Linear, source: Affine | None, value: Value, steps
     if source is not None:
         x = emit("Cast", [materialise(ctx, source.q)], ctx.name(out, "q"), to=onnx.TensorProto.FLOAT)
         if source.mul != 1:
-            x = emit("Mul", [x, edits.constant(ctx.name(out, "mul"), np.float32(source.mul))], ctx.name(out, "scaled"))
+            x = emit(
+                "Mul",
+                [x, edits.constant(ctx.name(out, "mul"), np.array(source.mul, np.float32))],
+                ctx.name(out, "scaled"),
+            )
         if source.zero:
             zero = np.array(source.zero, np.float32).reshape(1, -1, 1, 1)
             x = emit(
@@ -381,7 +386,7 @@ def edit(ctx: Context, layer: Linear, source: Affine | None, value: Value, steps
             widths = edits.constant(ctx.name(out, "pads"), np.array((0, 0, top, left, 0, 0, bottom, right), np.int64))
             x = emit(
                 "Pad",
-                [x, widths, edits.constant(ctx.name(out, "fill"), np.float32(op.pad_value))],
+                [x, widths, edits.constant(ctx.name(out, "fill"), np.array(op.pad_value, np.float32))],
                 ctx.name(out, "padded"),
             )
         pads = [a - b for a, b in zip(layer.pads, value.pads, strict=True)]  # the Conv node's own

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,7 @@ class Source:
     """A checked model: opset-domain functions inlined, constants evaluated as onnxruntime evaluates them."""
 
     model: onnx.ModelProto
-    constants: dict[str, NDArray[np.generic]]
+    constants: dict[str, NDArray[Any]]
     nodes: list[onnx.NodeProto]  # the nodes that are not constant, in execution order
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -174,7 +175,7 @@ def _fold(model: onnx.ModelProto) -> Source:
     return Source(model, constants, varying, shapes)
 
 
-def _tensor(t: onnx.TensorProto) -> NDArray[np.generic]:
+def _tensor(t: onnx.TensorProto) -> NDArray[Any]:
     try:
         return np.asarray(onnx.numpy_helper.to_array(t))
     except Exception as e:
@@ -183,7 +184,7 @@ def _tensor(t: onnx.TensorProto) -> NDArray[np.generic]:
         ) from None
 
 
-def _evaluate(model: onnx.ModelProto, nodes: list[onnx.NodeProto], names: list[str]) -> dict[str, NDArray[np.generic]]:
+def _evaluate(model: onnx.ModelProto, nodes: list[onnx.NodeProto], names: list[str]) -> dict[str, NDArray[Any]]:
     """The values called `names` that the constant `nodes` compute, evaluated by onnxruntime itself."""
     if not names:
         return {}

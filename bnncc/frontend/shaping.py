@@ -1,5 +1,7 @@
 """Importers of pooling, padding and shape nodes."""
 
+from typing import Any
+
 import onnx
 
 from bnncc.frontend.elementwise import attributes
@@ -10,10 +12,10 @@ from bnncc.graph import Elem, MaxPool, Sum, Tensor
 Pads = tuple[int, int, int, int]
 
 
-def pair(given: dict[str, object], name: str, default: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+def pair(given: dict[str, Any], name: str, default: tuple[int, int] = (1, 1)) -> tuple[int, int]:
     """An attribute of two positive integers."""
     v = given.get(name, default)
-    a = tuple(int(k) for k in v)  # type: ignore[attr-defined]
+    a = tuple(int(k) for k in v)
     if len(a) != 2 or min(a) < 1 or max(a) > 1 << 15:
         raise Refusal(
             "E0105", f"{name} is {list(a)}: two positive numbers are expected", "only 2D layers are supported"
@@ -22,7 +24,7 @@ def pair(given: dict[str, object], name: str, default: tuple[int, int] = (1, 1))
 
 
 def padding(
-    given: dict[str, object],
+    given: dict[str, Any],
     size: tuple[int, int],
     kernel: tuple[int, int],
     strides: tuple[int, int],
@@ -31,7 +33,7 @@ def padding(
     """pads or auto_pad as (top, left, bottom, right)."""
     mode = given.get("auto_pad", b"NOTSET")
     if mode in (b"NOTSET", b""):
-        p = [int(k) for k in given.get("pads", (0, 0, 0, 0))]  # type: ignore[attr-defined]
+        p = [int(k) for k in given.get("pads", (0, 0, 0, 0))]
         if len(p) != 4 or min(p) < 0 or max(p) > 1 << 15:
             raise Refusal("E0105", f"pads is {p}: four numbers from 0 are expected", "only 2D layers are supported")
         return p[0], p[1], p[2], p[3]
@@ -85,7 +87,7 @@ def mean(ctx: Context, node: onnx.NodeProto) -> Known:
         axes = (
             ctx.need_constant(node, 1, "axes").tolist() if len(node.input) > 1 and node.input[1] else given.get("axes")
         )
-        if len(value.shape) != 4 or axes is None or sorted(a % 4 for a in axes) != [2, 3]:  # type: ignore[attr-defined]
+        if len(value.shape) != 4 or axes is None or sorted(a % 4 for a in axes) != [2, 3]:
             raise Refusal(
                 "E0201",
                 f"ReduceMean over axes {axes} is not supported",
@@ -93,7 +95,7 @@ def mean(ctx: Context, node: onnx.NodeProto) -> Known:
             )
     elif node.op_type == "AveragePool":
         kernel = pair(given, "kernel_shape")
-        if kernel != t.shape[1:] or any(given.get("pads", ())):  # type: ignore[call-overload]
+        if kernel != t.shape[1:] or any(given.get("pads", ())):
             raise Refusal(
                 "E0201",
                 "only average pooling over the whole image is supported",
@@ -115,17 +117,17 @@ def pad(ctx: Context, node: onnx.NodeProto) -> Known:
     value, given = ctx.value(node), attributes(node)
     if given.get("mode", b"constant") != b"constant":
         raise Refusal("E0201", f"Pad mode {given['mode']!r} is not supported", "pad with a constant")
-    widths = given.get("pads") if len(node.input) < 2 else ctx.need_constant(node, 1, "pads").tolist()
-    fill = float(given.get("value", 0.0))  # type: ignore[arg-type]
+    widths: Any = given.get("pads") if len(node.input) < 2 else ctx.need_constant(node, 1, "pads").tolist()
+    fill = float(given.get("value", 0.0))
     if len(node.input) > 2 and node.input[2]:
         fill = float(ctx.need_constant(node, 2, "fill value").reshape(-1)[0])
     if len(node.input) > 3 and node.input[3]:
         axes = [int(a) % 4 for a in ctx.need_constant(node, 3, "axes")]
         full = [0] * 8
         for k, a in enumerate(axes):
-            full[a], full[a + 4] = widths[k], widths[k + len(axes)]  # type: ignore[index]
+            full[a], full[a + 4] = widths[k], widths[k + len(axes)]
         widths = full
-    p = [int(k) for k in widths or ()]  # type: ignore[attr-defined]
+    p = [int(k) for k in widths or ()]
     if len(p) != 8 or len(value.shape) != 4 or any(p[k] for k in (0, 1, 4, 5)) or min(p) < 0:
         raise Refusal("E0201", f"Pad by {p} is not supported", "pad only height and width, by 0 or more")
     ctx.out_shape(node)
@@ -136,7 +138,7 @@ def reshape(ctx: Context, node: onnx.NodeProto) -> Known:
     """Flatten, Reshape, Squeeze, Unsqueeze: a view as a vector [1, N], or no change."""
     value, shape = ctx.value(node), ctx.out_shape(node)
     c, h, w = value.tensor.shape
-    if shape == value.shape or shape == (1, c, h, w) or shape == (1, c * h * w):
+    if shape in (value.shape, (1, c, h, w), (1, c * h * w)):
         return Value(value.tensor, shape)
     if h == w == 1 and len(shape) == 4 and shape == (1, c, 1, 1):
         return Value(value.tensor, shape)

@@ -1,6 +1,7 @@
 """What the importer knows of an ONNX value while it walks the graph."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -60,10 +61,10 @@ class Edits:
 
     replaced: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
     added: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)  # after the node that makes this value
-    constants: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     reasons: list[tuple[str, str]] = field(default_factory=list)  # (node, why the reference is the canonical form)
 
-    def constant(self, name: str, value: NDArray[np.generic]) -> str:
+    def constant(self, name: str, value: NDArray[Any]) -> str:
         self.constants[name] = value
         return name
 
@@ -95,10 +96,10 @@ class Context:
         self.makers[op.y.name] = op
         return op.y
 
-    def constant(self, name: str) -> NDArray[np.generic] | None:
+    def constant(self, name: str) -> NDArray[Any] | None:
         return self.source.constants.get(name)
 
-    def need_constant(self, node: onnx.NodeProto, index: int, what: str) -> NDArray[np.generic]:
+    def need_constant(self, node: onnx.NodeProto, index: int, what: str) -> NDArray[Any]:
         name = node.input[index] if index < len(node.input) else ""
         value = self.constant(name) if name else None
         if value is None:
@@ -166,7 +167,7 @@ def _ternary(op: Op | None) -> bool:
     return getattr(op, "at_zero", 1) == 0
 
 
-def broadcast(constant: NDArray[np.generic], value: Value) -> NDArray[np.float32]:
+def broadcast(constant: NDArray[Any], value: Value) -> NDArray[np.float32]:
     """A constant operand in the form that Step wants: (1 or C, 1 or H, 1 or W). Raises Refusal."""
     c, h, w = value.tensor.shape
     a = np.asarray(constant, dtype=np.float32)

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.graph import Op
-from bnncc.layout import pack_bits, unit
+from bnncc.layout import DTYPES, pack_bits, unit
 from bnncc.program import Constant, Parts
 from bnncc.scalar import Cut, Step
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,10 @@ class Kernel:
 def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, object]]:
     """The levels of a cut, its inverted channels and its pixel classes as arrays, and what the templates ask about them."""
     if cut.levels.dtype == np.float32:
-        kind, dtype = "float", np.dtype(np.float32)
+        kind = "float"
     else:
-        small = np.abs(cut.levels).max() < 1 << 15
-        kind, dtype = ("int16_t", np.dtype(np.int16)) if small else ("int32_t", np.dtype(np.int32))
-    arrays = [Constant(f"{name}_levels", kind, cut.levels.astype(dtype))]
+        kind = "int16_t" if np.abs(cut.levels).max() < 1 << 15 else "int32_t"
+    arrays = [Constant(f"{name}_levels", kind, cut.levels.astype(DTYPES[kind]))]
     params: dict[str, object] = {
         "cut": True,
         "level_type": kind,

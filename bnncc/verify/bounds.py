@@ -7,6 +7,7 @@ the same float32, and elementwise arithmetic gives the same bits again.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from bnncc.graph import Conv, Elem, Graph, Map, MaxPool, Op, Sum, Threshold, pad_hw
 from bnncc.scalar import Cut, Step, apply_cut
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Doubles = NDArray[np.float64]
 U = 2.0**-24
 

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from bnncc.errors import UsageError
 from bnncc.frontend.importer import Imported
 from bnncc.graph import Elem
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 RANGES = {Elem.U8: (0, 255), Elem.I8: (-128, 127)}
 ONNX_TYPES = {Elem.U8: np.uint8, Elem.I8: np.int8, Elem.F32: np.float32}
 

@@ -18,7 +18,7 @@ from bnncc.verify.reference import probe_batch_norm, run_reference
 if TYPE_CHECKING:
     from bnncc.compiler import Compiled
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 LEFT_OUT_LIMIT = 0.05  # of the samples, with a bit decided by rounding, may be left out of the end-to-end comparison
 
 
@@ -124,9 +124,7 @@ def verify(
             imported.reference, imported.input_name, onnx_inputs, [*dict.fromkeys([*names, *sorted(twins)])], tick
         )
         outcome = driver.run(inputs, values, tick)
-    steps = [
-        judge_step(compiled, s, outcome, values, inputs) for s in compiled.program.steps if s.index in outcome.steps
-    ]
+    steps = [judge_step(s, outcome, values, inputs) for s in compiled.program.steps if s.index in outcome.steps]
     close = not all(s.op.exact for s in compiled.program.steps)
     left_out = flipped_samples(compiled, inputs, values, on) if close else np.zeros(len(inputs), bool)
     outputs = judge_outputs(compiled, outcome, values, inputs, left_out, close=close)
@@ -168,9 +166,7 @@ def same(a: Array, b: Array) -> NDArray[np.bool_]:
     return np.asarray(a == b)
 
 
-def judge_step(
-    compiled: "Compiled", step: Step, outcome: Outcome, values: dict[str, Array], inputs: Array
-) -> StepVerdict:
+def judge_step(step: Step, outcome: Outcome, values: dict[str, Array], inputs: Array) -> StepVerdict:
     op = step.op
     got = np.ascontiguousarray(outcome.steps[step.index])
     want = values[op.y.twin].reshape(got.shape)

@@ -1,6 +1,7 @@
 """onnxruntime's side: the values of the reference model, sample by sample."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ from bnncc.errors import ModelError
 from bnncc.frontend.load import first_line, session
 from bnncc.scalar import apply_steps, batch_norm
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def run_reference(

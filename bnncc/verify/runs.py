@@ -1,7 +1,7 @@
 """Whole runs from elsewhere (a board, the counting simulator) beside onnxruntime."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class RunsVerdict:
         return self.differing_samples if self.judged else 0
 
 
-def judge_runs(compiled: "Compiled", onnx_inputs: NDArray[np.generic], results: NDArray[np.void]) -> RunsVerdict:
+def judge_runs(compiled: "Compiled", onnx_inputs: NDArray[Any], results: NDArray[np.void]) -> RunsVerdict:
     """Compare NAME_result structs [N] with the reference: outputs bit for bit, the exit taken, up to that exit's outputs."""
     graph, imported = compiled.program.graph, compiled.imported
     values = run_reference(imported.reference, imported.input_name, onnx_inputs, [o.name for o in graph.outputs])

@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from bnncc.errors import ToolError
 
 
-def save_outputs(path: Path, outputs: Mapping[str, NDArray[np.generic]]) -> None:
+def save_outputs(path: Path, outputs: Mapping[str, NDArray[Any]]) -> None:
     """Write the arrays under their ONNX names, in the mapping's order (numpy.savez would refuse some names).
 
     Raises ToolError E0509; an existing file is replaced whole or not at all.
