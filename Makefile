@@ -18,10 +18,10 @@ setup:
 	@PYTHON="$(PYTHON)" .ci/setup
 
 demo: setup
-	@$(BIN)/python examples/digits/demo.py
+	@$(BIN)/python -m examples.digits.demo
 
 mnist: setup
-	@$(BIN)/python examples/mnist/demo.py
+	@$(BIN)/python -m examples.mnist.demo
 
 lint: setup
 	$(BIN)/ruff check .
