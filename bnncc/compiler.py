@@ -74,27 +74,43 @@ class Compiled:
 
 
 def write_all(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write every file or none: all go to temporary names first. Raises ToolError E0509."""
-    made: list[str] = []
+    """Write every file or none: new ones go to temporary names, old ones are kept until all are in place.
+
+    Raises ToolError E0509; the folder is then as it was.
+    """
+    existed = folder.is_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-            made.append(temporary)
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as f:
-                f.write(text)
-            Path(temporary).chmod(0o644)
-        for temporary, name in zip(made, texts, strict=True):
-            Path(temporary).replace(folder / name)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".bnncc-") as scratch:
+            for name, text in texts.items():
+                (Path(scratch) / name).write_text(text, encoding="utf-8", newline="\n")
+            swap_in(Path(scratch), folder, list(texts))
     except OSError as e:
-        for temporary in made:
-            Path(temporary).unlink(missing_ok=True)
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
         raise ToolError.of(
             "E0509",
             f"cannot write into {folder}: {e.strerror or e}",
             remedy="check the path, its rights and the space on the disk",
         ) from None
     return [folder / name for name in texts]
+
+
+def swap_in(scratch: Path, folder: Path, names: list[str]) -> None:
+    """Move the files from `scratch` into `folder`; if one cannot be, put back what stood there and raise its OSError."""
+    moved: list[str] = []
+    try:
+        for name in names:
+            if (folder / name).exists():
+                (folder / name).replace(scratch / f"{name}.old")
+            moved.append(name)
+            (scratch / name).replace(folder / name)
+    except OSError:
+        for name in moved:
+            (folder / name).unlink(missing_ok=True)
+            if (scratch / f"{name}.old").exists():
+                (scratch / f"{name}.old").rename(folder / name)
+        raise
 
 
 def compile(

@@ -15,7 +15,7 @@ from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Program, Step
 from bnncc.resources import folder
 
-RESERVED = ("class_index", "exit_index", "entropy")
+RESERVED = ("class_index", "exit_index", "entropy", "input", "step", "exit")  # NAME_INPUT_COUNT and the like are taken
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the numpy reference are all tested against it. Integers are evaluated in int64, 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -254,11 +255,22 @@ class Graph:
     exits: Exits | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def _makers(self) -> Mapping[str, Op]:
+        return {op.y.name: op for op in self.ops}
+
+    @cached_property
+    def _readers(self) -> Mapping[str, list[Op]]:
+        readers: dict[str, list[Op]] = {}
+        for op in self.ops:
+            readers.setdefault(op.x.name, []).append(op)
+        return readers
+
     def producer(self, tensor: Tensor) -> Op | None:
-        return next((op for op in self.ops if op.y.name == tensor.name), None)
+        return self._makers.get(tensor.name)
 
     def users(self, tensor: Tensor) -> list[Op]:
-        return [op for op in self.ops if op.x.name == tensor.name]
+        return self._readers.get(tensor.name, [])
 
     def is_output(self, tensor: Tensor) -> bool:
         return any(o.tensor.name == tensor.name for o in self.outputs)

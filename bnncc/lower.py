@@ -99,11 +99,11 @@ def lower(graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: st
     """The Program of a graph for a core. `forced` names a kernel to take wherever it does not refuse (for tests)."""
     ops = schedule(graph)
     steps = tuple(select(op, core, name, k, forced) for k, op in enumerate(ops))
+    last_use = {op.x.name: k for k, op in enumerate(ops)}
     buffers: list[Buffer] = []
     for k, (op, step) in enumerate(zip(ops, steps, strict=True)):
         if not isinstance(op, Store | Decide | Classify):
-            last = max((j for j, o in enumerate(ops) if o.x.name == op.y.name), default=k)
-            buffers.append(tensor_buffer(op.y, k, last))
+            buffers.append(tensor_buffer(op.y, k, last_use.get(op.y.name, k)))
         buffers += [Buffer(f"step{k}:{part}", kind, count, k, k) for part, kind, count in step.parts.scratch]
     placed, arena, bound = plan(buffers)
     return Program(name, graph, steps, placed, arena, bound, nhwc)

@@ -13,7 +13,14 @@ KEYWORDS = frozenset(
         "compl concept const_cast consteval constexpr constinit co_await co_return co_yield decltype delete dynamic_cast "
         "explicit export false friend mutable namespace new noexcept not not_eq nullptr operator or or_eq private "
         "protected public reinterpret_cast requires static_assert static_cast template this thread_local throw true try "
-        "typeid typename using virtual wchar_t xor xor_eq main errno NULL stdin stdout stderr"
+        "typeid typename using virtual wchar_t xor xor_eq main errno NULL stdin stdout stderr "
+        "NAN INFINITY HUGE_VAL HUGE_VALF EOF I linux unix"
+    ).split()
+)
+HEADERS = frozenset(  # NAME.h and NAME.c must not hide a file that is compiled beside them
+    (  # noqa: SIM905
+        "model driver math stdint stdbool stddef stdlib stdio string limits float errno assert time ctype board frame "
+        "identity profile protocol startup main port mark semihost measure profiled"
     ).split()
 )
 
@@ -26,7 +33,7 @@ def identifier(name: str, taken: Collection[str] = ()) -> str:
     if base in KEYWORDS:
         base += "_"
     result, k = base, 2
-    while result in taken:
+    while result.upper() in {t.upper() for t in taken}:  # macros are made of them in upper case
         result, k = f"{base}_{k}", k + 1
     return result
 
@@ -42,12 +49,19 @@ def identifiers(names: Iterable[str], reserved: Collection[str]) -> list[str]:
 def model_name(given: str | None, stem: str) -> str:
     """The model's name in C: --name as it is, or the file's stem made an identifier. Raises UsageError E0403."""
     if given is None:
-        return identifier(stem).lower()
+        name = identifier(stem).lower()
+        return f"{name}_net" if name in HEADERS else name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", given) or given in KEYWORDS:
         raise UsageError.of(
             "E0403",
             f"--name {given[:60]!r} is not a C identifier",
             remedy="use letters, digits and underscores, at most 40, and no keyword",
+        )
+    if given.lower() in HEADERS:
+        raise UsageError.of(
+            "E0403",
+            f"--name {given!r} would hide the file {given}.h of the C library or of a driver",
+            remedy="use another name",
         )
     return given
 
@@ -55,4 +69,4 @@ def model_name(given: str | None, stem: str) -> str:
 def comment(text: str) -> str:
     """Text that cannot end a C comment, continue a line or open a trigraph."""
     plain = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")
+    return plain.replace("\\", "/").replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")

@@ -12,16 +12,15 @@ from bnncc.scalar import Cut, Step, find_cut
 
 def merge_maps(graph: Graph) -> Graph:
     """Map(Map(x)) becomes one Map, and a Map that only feeds an output becomes the output's steps."""
-    while True:
-        pair = next(
-            ((f, g) for f in graph.ops if isinstance(f, Map) for g in [graph.sole_user(f.y)] if isinstance(g, Map)),
-            None,
-        )
-        if pair is None:
-            break
-        f, g = pair
-        both = replace(g, x=f.x, steps=f.steps + g.steps, origin=joined(f, g))
-        graph = graph.with_ops(both if op is g else op for op in graph.ops if op is not f)
+    merged: dict[str, Op] = {}  # in order, by what they make
+    for op in graph.ops:
+        f = merged.get(op.x.name)
+        if isinstance(op, Map) and isinstance(f, Map) and graph.sole_user(f.y) is op:
+            del merged[f.y.name]
+            merged[op.y.name] = replace(op, x=f.x, steps=f.steps + op.steps, origin=joined(f, op))
+        else:
+            merged[op.y.name] = op
+    graph = graph.with_ops(merged.values())
     outputs = []
     for o in graph.outputs:
         f_or_none = graph.producer(o.tensor)
@@ -43,30 +42,37 @@ def sink_pools(graph: Graph) -> Graph:
 
     Nothing real or wide is then pooled, only bits. Steps after the pool that differ between pixels stay where they are.
     """
-    while True:
-        found = next(_sinkable(graph), None)
-        if found is None:
-            return graph
-        pool, maps, sign = found
-        falls = falling(maps.steps, pool.y.shape[0]) if maps else np.zeros(pool.y.shape[0], bool)
-        if sign.negate:
-            falls = ~falls
+    while found := {sign.y.name: (pool, maps, sign) for pool, maps, sign in _sinkable(graph)}:
+        gone = {id(op) for pool, maps, _ in found.values() for op in (pool, maps)}
+        taken = {graph.input.name, *(op.y.name for op in graph.ops)}
         ops: list[Op] = []
-        x = pool.x
-        if maps:
-            y = Tensor(maps.y.name + "@unpooled", Elem.F32, x.shape)
-            ops.append(replace(maps, x=x, y=y))
-            x = y
-        bits = Tensor(sign.y.name + "@unpooled", Elem.BIN, x.shape, -1, 1, 2)
-        ops.append(replace(sign, x=x, y=bits))
-        ops.append(replace(pool, x=bits, y=sign.y, minimum=tuple(falls.tolist()) if falls.any() else ()))
-        out: list[Op] = []
         for op in graph.ops:
-            if op is sign:
-                out.extend(ops)
-            elif op is not pool and op is not maps:
-                out.append(op)
-        graph = graph.with_ops(out)
+            if op.y.name in found:
+                ops.extend(_sunk(*found[op.y.name], taken))
+            elif id(op) not in gone:
+                ops.append(op)
+        graph = graph.with_ops(ops)
+    return graph
+
+
+def _sunk(pool: MaxPool, maps: Map | None, sign: Sign, taken: set[str]) -> Iterator[Op]:
+    """The ops in the place of pool, maps and sign: the pool comes last."""
+
+    def unpooled(t: Tensor, elem: Elem, *bounds: int) -> Tensor:
+        name = t.name + "@unpooled"
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        return Tensor(name, elem, pool.x.shape, *bounds)
+
+    x = pool.x
+    falls = falling(maps.steps if maps else (), pool.y.shape[0]) ^ sign.negate
+    if maps:
+        x = unpooled(maps.y, Elem.F32)
+        yield replace(maps, x=pool.x, y=x)
+    bits = unpooled(sign.y, Elem.BIN, -1, 1, 2)
+    yield replace(sign, x=x, y=bits)
+    yield replace(pool, x=bits, y=sign.y, minimum=tuple(falls.tolist()) if falls.any() else ())
 
 
 def _sinkable(graph: Graph) -> Iterator[tuple[MaxPool, Map | None, Sign]]:

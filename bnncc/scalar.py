@@ -44,9 +44,9 @@ class Step:
             case "div":
                 r = x / c
             case "max":
-                r = np.maximum(x, c)
+                r = np.where(x < c, c, x)  # of -0.0 and 0.0 onnxruntime keeps x, whichever it is
             case _:
-                r = np.minimum(x, c)
+                r = np.where(x > c, c, x)
         return np.asarray(r, dtype=np.float32)
 
 
@@ -107,7 +107,7 @@ def float_order(bits: NDArray[np.int64]) -> Floats:
     return raw.astype(np.uint32).view(np.float32)
 
 
-FLOAT_LO, FLOAT_HI = -0x7F800001, 0x7F800000  # -inf and +inf in float_order
+FLOAT_LO, FLOAT_HI = -0x7F800000, 0x7F7FFFFF  # the least and the largest finite float32 in float_order
 
 
 def bisect(predicate: "Predicate", lo: int, hi: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -139,9 +139,13 @@ class Predicate:
     def __init__(self, steps: Sequence[Step], shape: tuple[int, int, int], *, floats: bool, strict: bool) -> None:
         self.steps, self.shape, self.floats, self.strict = steps, shape, floats, strict
 
-    def __call__(self, x: "int | NDArray[np.int64]") -> NDArray[np.bool_]:
+    def value(self, x: "int | NDArray[np.int64]") -> Floats:
+        """steps(x)."""
         v = np.broadcast_to(np.asarray(x, dtype=np.int64), self.shape)
-        y = apply_steps(float_order(v) if self.floats else v, self.steps)
+        return np.broadcast_to(apply_steps(float_order(v) if self.floats else v, self.steps), self.shape)
+
+    def __call__(self, x: "int | NDArray[np.int64]") -> NDArray[np.bool_]:
+        y = self.value(x)
         return (y > 0) if self.strict else (y >= 0)
 
 
@@ -156,18 +160,21 @@ def find_cut(
     """The threshold that equals `sign(steps(x))` for every x, bit for bit.
 
     shape is [C, H, W]; bounds are an integer's reachable lo..hi (|x| <= 2**24, so that float32 holds them), or None for float32
-    inputs. strict means +1 only above zero, negate swaps the outcome. NaN compares false. Constants that differ between
-    pixels give one class for each distinct row.
+    inputs (finite ones). strict means +1 only above zero, negate swaps the outcome. NaN compares false. Constants that
+    differ between pixels give one class for each distinct row.
     """
     per_pixel = any(s.value.shape[1:] != (1, 1) for s in steps)
     grid = shape if per_pixel else (shape[0], 1, 1)
     predicate = Predicate(steps, grid, floats=bounds is None, strict=strict)
     lo, hi = bounds or (FLOAT_LO, FLOAT_HI)
     level, falling = bisect(predicate, lo, hi)
-    inverts = falling ^ negate
+    # overflow times zero: NaN at both ends around what is the same for every x that does not overflow
+    dead = np.isnan(predicate.value(lo)) & np.isnan(predicate.value(hi)) & predicate(0)
+    level, inverts = np.where(dead, lo, level), falling ^ negate
     levels: Array = level
-    if bounds is None:  # "never" is a NaN level: nothing, +inf included, compares >= to it
-        levels = np.where(level > FLOAT_HI, np.float32(np.nan), float_order(np.minimum(level, FLOAT_HI)))
+    if bounds is None:  # "always" is -inf; "never" is NaN: nothing, +inf included, compares >= to it
+        levels = float_order(np.minimum(level, hi))
+        levels = np.where(level > hi, np.float32(np.nan), np.where(level == lo, np.float32(-np.inf), levels))
     rows = grid[1] * grid[2]
     flat_levels = levels.reshape(grid[0], rows).T
     flat_inverts = inverts.reshape(grid[0], rows).T

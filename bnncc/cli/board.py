@@ -1,7 +1,7 @@
 """bnncc flash, and what measure does on a board."""
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from bnncc.board import pio
 from bnncc.board.serial import Measured, measure_board
+from bnncc.cli.build import size_warnings
 from bnncc.cli.options import Input, InputLayout, Json, Layout, Model, Name, Port, compiled
 from bnncc.cli.show import console, print_diagnostics, print_json, progress
 from bnncc.compiler import Compiled
-from bnncc.errors import UsageError
+from bnncc.errors import ModelError, UsageError
 from bnncc.target import Board, boards
 from bnncc.verify.harness import input_bytes
 
@@ -35,6 +36,8 @@ def flash_command(
     """
     found = need_board(board)
     done = compiled(model, found.name, name, input_type, input_layout)
+    if too_large := size_warnings(done):
+        raise ModelError(replace(too_large[0], code="E0601"))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
         done.write(scratch)
         flashed = pio.flash(Path(scratch), done.name, found, port=port)

@@ -7,7 +7,7 @@ import typer
 
 import bnncc
 from bnncc.cli.options import Input, InputLayout, Json, Layout, Model, Name, Target
-from bnncc.cli.show import console, diagnostics_json, print_diagnostics, print_json, table
+from bnncc.cli.show import console, diagnostics_json, print_diagnostics, print_json, shortened, table
 from bnncc.compiler import Compiled
 from bnncc.errors import Diagnostic
 
@@ -104,7 +104,7 @@ def print_report(report: dict[str, Any]) -> None:
         ("flash", "right"),
         ("RAM", "right"),
         ("cycles", "right"),
-        ("", "left"),
+        ("result", "left"),
     ]
     t = report["totals"]
     title = f"{report['name']} for {report['target']}"
@@ -120,12 +120,12 @@ def print_report(report: dict[str, Any]) -> None:
         "unknown without arm-none-eabi-gcc" if t["worst_stack_bytes"] is None else f"{t['worst_stack_bytes']:,} bytes"
     )
     if t["worst_stack_without"]:
-        stack += f" and what {', '.join(t['worst_stack_without'])} need"
+        stack += f" plus that of {', '.join(t['worst_stack_without'])}"
     lines = [
         f"flash  {t['flash_bytes']:,} bytes: {t['constant_bytes']:,} constants, {code}",
         f"RAM    {t['ram_bytes']:,} bytes: context {t['context_bytes']:,} (arena {t['arena_bytes']:,}, "
         f"lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}",
-        f"stack  {stack} at worst",
+        f"stack  at worst {stack}",
         f"work   {t['macs']:,} MACs, about {t['cycles']:,} cycles ({t['cycle_model']}){milliseconds(report)}",
     ]
     for r in report["layers"]:
@@ -142,8 +142,3 @@ def milliseconds(report: dict[str, Any]) -> str:
         return ""
     clock = report["board"]["clock_hz"]
     return f", {1e3 * report['totals']['cycles'] / clock:.3g} ms at {clock / 1e6:g} MHz"
-
-
-def shortened(origin: list[str]) -> str:
-    text = ", ".join(origin)
-    return text if len(text) <= 60 else text[:57] + "..."

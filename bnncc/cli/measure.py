@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bnncc.board.serial import Measured
 from bnncc.cli.board import need_board, run_on_board
 from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Port, compiled
-from bnncc.cli.show import console, print_diagnostics, print_json, table
+from bnncc.cli.show import console, print_diagnostics, print_json, shortened, table
 from bnncc.compiler import Compiled
 from bnncc.errors import UsageError
 from bnncc.sim.measure import Measurement, measure
@@ -151,7 +151,7 @@ def show(
         rows = [
             (
                 s["step"],
-                ", ".join(s["origin"])[:50],
+                shortened(s["origin"]),
                 s["kernel"],
                 s["runs"],
                 s["instructions"],

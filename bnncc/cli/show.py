@@ -1,11 +1,13 @@
 """What the commands print: tables on a terminal, JSON for scripts, diagnostics on standard error."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -13,7 +15,10 @@ from rich.text import Text
 
 from bnncc.errors import Diagnostic
 
-console = Console()
+FLEXIBLE = ("from", "for", "version", "")  # columns that give way on a narrow terminal
+PIPED_WIDTH = 120
+
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 errors = Console(stderr=True)
 
 
@@ -41,12 +46,30 @@ def diagnostics_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, str]]:
 
 def table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]], caption: str = "") -> Table:
     """A table; columns are (heading, "left" or "right")."""
-    t = Table(title=title, title_justify="left", title_style="bold", caption=caption or None, caption_justify="left")
-    for heading, justify in columns:
-        t.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for r in rows:
-        t.add_row(*(Text(number(v)) for v in r))
+    t = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    texts = [[number(v) for v in r] for r in rows]
+    for k, (heading, justify) in enumerate(columns):
+        flexible = heading in FLEXIBLE  # everything else is shown whole, whatever the terminal's width
+        width = None if flexible else max(len(heading), *(len(r[k]) for r in texts), 1)
+        t.add_column(heading, justify=justify, min_width=width, no_wrap=heading != "for", overflow="ellipsis")  # type: ignore[arg-type]
+    for r in texts:
+        t.add_row(*map(Text, r))
     return t
+
+
+def shortened(origin: Sequence[str]) -> str:
+    """The ONNX nodes that a step came from, in a few characters: the first one's name, and how many more."""
+    first = origin[0].rsplit(" (", 1)[0] if origin else "-"
+    more = f" +{len(origin) - 1}" if len(origin) > 1 else ""
+    return (first if len(first) <= 26 else "..." + first[-23:]) + more
 
 
 def number(v: object) -> str:

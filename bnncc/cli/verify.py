@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Target, compiled
-from bnncc.cli.show import console, print_diagnostics, print_json, progress, table
+from bnncc.cli.show import console, print_diagnostics, print_json, progress, shortened, table
 from bnncc.verify.inputs import load_inputs
 from bnncc.verify.judge import LEFT_OUT_LIMIT, Verification, verify
 from bnncc.verify.save import save_outputs
@@ -63,7 +63,7 @@ def print_verdict(v: Verification) -> None:
     steps = [
         (
             s.step,
-            s.origin if len(s.origin) <= 50 else s.origin[:47] + "...",
+            shortened(s.origin.split(", ")),
             s.kernel,
             s.values,
             s.mismatches,

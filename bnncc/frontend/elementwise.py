@@ -236,5 +236,13 @@ def where(ctx: Context, node: onnx.NodeProto) -> Known:
     if (a, b) == (-1.0, 1.0):
         return sign_of(ctx, node, Condition(c.value, c.strict, not c.negate), node.output[0])
     inner = sign_of(ctx, node, c, ctx.name(node.output[0], "bit"))
-    scaled = ctx.map(node, inner, scalar_step("mul", (a - b) / 2), ctx.name(node.output[0], "scaled"))
-    return ctx.map(node, scaled, scalar_step("add", (a + b) / 2), node.output[0])
+    half, middle = scalar_step("mul", (a - b) / 2), scalar_step("add", (a + b) / 2)
+    made = apply_steps(np.array([1, -1]).reshape(2, 1, 1, 1), (half, middle)).ravel()
+    if made.tolist() != [np.float32(a), np.float32(b)]:
+        raise Refusal(
+            "E0201",
+            f"Where chooses between {a:g} and {b:g}",
+            "write sign as Where(x >= 0, 1, -1), and scale it afterwards",
+        )
+    scaled = ctx.map(node, inner, half, ctx.name(node.output[0], "scaled"))
+    return ctx.map(node, scaled, middle, node.output[0])

@@ -1,7 +1,6 @@
 """The walk over the ONNX graph: one importer a node type, every problem collected before any is raised."""
 
 import json
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import onnx
 from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
 from bnncc.frontend import elementwise, linear, shaping
 from bnncc.frontend.load import Source, label, load, printable
-from bnncc.frontend.values import Context, Edits, Known, Refusal, Value
+from bnncc.frontend.values import Condition, Context, Edits, Known, Refusal, Value
 from bnncc.graph import Conv, Elem, Exits, Graph, Map, Output, Tensor, check, needed
 
 T = onnx.TensorProto
@@ -55,6 +54,11 @@ IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
     "Unsqueeze": shaping.reshape,
     "Where": elementwise.where,
 }
+
+ANY_TYPE = {  # they move or compare values; everything else must compute in float32
+    "Cast", "Dropout", "Flatten", "GlobalMaxPool", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "MaxPool",
+    "Not", "Pad", "Reshape", "Sign", "Squeeze", "Unsqueeze", "Where",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ def import_model(model: "str | os.PathLike[str] | onnx.ModelProto", input_type: 
 
 
 def _mark(source: Source) -> str:
-    names = [n for node in source.model.graph.node for n in (*node.input, *node.output)]
+    graph = source.model.graph
+    names = [n for node in graph.node for n in (*node.input, *node.output)] + [t.name for t in graph.initializer]
     mark = "#"
     while any(mark in n for n in names):
         mark += "#"
@@ -150,10 +155,30 @@ def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
             raise Refusal("E0201", f"the operator {node.op_type} is not supported", "see docs/operators.md for what is")
         if any(name and name not in ctx.values and ctx.constant(name) is None for name in node.input):
             raise Refusal("E0105", "it reads a value that nothing makes", "export the model again")
-        ctx.values[node.output[0]] = importer(ctx, node)
+        known = importer(ctx, node)
+        _agree(ctx, node, known)
+        ctx.values[node.output[0]] = known
     except Refusal as r:
         ctx.problems.append(Diagnostic(r.code, r.message, label(node), r.remedy))
         ctx.unknown.update(node.output)
+
+
+def _agree(ctx: Context, node: onnx.NodeProto, known: Known) -> None:
+    """Refuse what an importer cannot see of a node: a constant that widens its output, arithmetic that wraps around."""
+    shape, kind = ctx.out_shape(node), ctx.source.types.get(node.output[0], T.FLOAT)
+    value = known if isinstance(known, Value) else known.value if isinstance(known, Condition) else known.sign
+    if shape != value.shape and not value.padded:
+        raise Refusal(
+            "E0205",
+            f"it turns shape {list(value.shape)} into {list(shape)}",
+            "use constants that broadcast to their tensor",
+        )
+    if kind != T.FLOAT and node.op_type not in ANY_TYPE:
+        raise Refusal(
+            "E0201",
+            f"it computes in {T.DataType.Name(kind).lower()}",
+            "cast the input to float32 before any arithmetic",
+        )
 
 
 def _outputs(ctx: Context) -> list[Output]:
@@ -196,12 +221,12 @@ def _exits(ctx: Context, outputs: list[Output]) -> Exits | None:
     except (ValueError, RecursionError):
         refuse("bnncc.exits is not a JSON list of names, or bnncc.exit_threshold is not a number")
         return None
-    if not isinstance(listed, list) or sorted(map(str, listed)) != sorted(names) or len(listed) < 2:
+    if not isinstance(listed, list) or sorted(map(repr, listed)) != sorted(map(repr, names)) or len(listed) < 2:
         refuse(f"bnncc.exits must name every output once, in order of depth; it is {str(listed)[:80]}")
         return None
     if meta.get("bnncc.exit_rule", "entropy") != "entropy":
         refuse(f"bnncc.exit_rule is {meta['bnncc.exit_rule'][:40]!r}; only 'entropy' is known")
-    if not math.isfinite(threshold):
+    if not abs(threshold) < 1e30:  # float32 in the C
         refuse("bnncc.exit_threshold is missing or not finite")
     by_name = {o.name: k for k, o in enumerate(outputs)}
     vectors = [o for o in outputs if len(o.shape) != 2 or o.shape[1] < 2]

@@ -6,7 +6,7 @@ Gemm), the reference model is edited to the same canonical form, and the reason 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -227,6 +227,8 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
     if source is None:
         return real(ctx, layer, value, shape)
     pad_value = round(layer.pad_value / source.scale)
+    if source.scale < 0:  # the reference's sum of zero is +0.0, and -1 times it would not be
+        layer, source = replace(layer, signs=-layer.signs), replace(source, scale=-source.scale)
     conv_of_signs = Conv(
         x=source.q,
         y=Tensor(ctx.name(out, "acc"), Elem.I32, shape),

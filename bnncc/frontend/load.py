@@ -27,6 +27,7 @@ class Source:
     constants: dict[str, NDArray[Any]]
     nodes: list[onnx.NodeProto]  # the nodes that are not constant, in execution order
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)  # TensorProto element types
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:
@@ -53,7 +54,7 @@ def load(source: "str | os.PathLike[str] | onnx.ModelProto") -> Source:
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
-        return onnx.load(path)
+        return onnx.load(path, format="protobuf")
     except FileNotFoundError as e:
         if path.exists():  # the model is there, a file of external data is not
             raise ModelError.of(
@@ -172,7 +173,8 @@ def _fold(model: onnx.ModelProto) -> Source:
                 )
     used = {n for node in varying for n in node.input} | {o.name for o in graph.output}
     constants |= _evaluate(model, fixed, [n for node in fixed for n in node.output if n in used])
-    return Source(model, constants, varying, shapes)
+    types = {v.name: v.type.tensor_type.elem_type for v in [*graph.input, *graph.value_info, *graph.output]}
+    return Source(model, constants, varying, shapes, types)
 
 
 def _tensor(t: onnx.TensorProto) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Importers of pooling, padding and shape nodes."""
 
 from typing import Any
+import math
 
 import onnx
 
@@ -101,6 +102,10 @@ def mean(ctx: Context, node: onnx.NodeProto) -> Known:
                 "only average pooling over the whole image is supported",
                 "use a max-pool or a global average pool",
             )
+    if math.prod(ctx.out_shape(node)) != t.shape[0]:
+        raise Refusal(
+            "E0201", "only average pooling to one pixel is supported", "use a max-pool or a global average pool"
+        )
     pixels = t.shape[1] * t.shape[2]
     elem = Elem.I32 if t.elem.is_integer else Elem.F32
     total = Tensor(ctx.name(node.output[0], "sum"), elem, (t.shape[0], 1, 1), t.lo * pixels, t.hi * pixels, t.stride)

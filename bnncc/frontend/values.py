@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bnncc.errors import Diagnostic
 from bnncc.frontend.load import Source, label
 from bnncc.graph import Elem, Map, Op, Tensor
-from bnncc.scalar import Step, apply_steps, step
+from bnncc.scalar import Floats, Step, apply_steps, step
 
 
 class Refusal(Exception):
@@ -82,6 +82,7 @@ class Context:
     ops: list[Op] = field(default_factory=list)
     makers: dict[str, Op] = field(default_factory=dict)
     problems: list[Diagnostic] = field(default_factory=list)
+    images: dict[str, tuple[Tensor, Floats]] = field(default_factory=dict)  # Maps over bits: what -1 and +1 become
     twins: dict[str, str] = field(default_factory=dict)  # tensor name -> ONNX value, where known only later
     edits: Edits = field(default_factory=Edits)
 
@@ -143,15 +144,19 @@ class Context:
 
     def map(self, node: onnx.NodeProto, value: Value, s: Step, output: str) -> Value:
         """Append one elementwise step. A chain that maps -1/+1 to itself is recognised as the identity."""
-        root, steps = self.chain(value.tensor)
-        if root.elem is Elem.BIN and not _ternary(self.makers.get(root.name)):
-            ends = [apply_steps(np.full(root.shape, v), [*steps, s]) for v in (-1, 1)]
-            if (ends[0] == -1).all() and (ends[1] == 1).all():
+        x = value.tensor
+        if x.elem is Elem.BIN and not _ternary(self.makers.get(x.name)):
+            self.images[x.name] = x, np.array([-1, 1], np.float32).reshape(2, 1, 1, 1)
+        twin = "" if self.mark in output else output
+        y = Tensor(output, Elem.F32, x.shape, twin=twin)
+        if x.name in self.images:
+            root, image = self.images[x.name]
+            image = apply_steps(image, (s,))
+            if (image[0] == -1).all() and (image[1] == 1).all():
                 self.twins.setdefault(root.name, output)
                 return Value(root, value.shape)
-        twin = "" if self.mark in output else output
-        y = Tensor(output, Elem.F32, value.tensor.shape, twin=twin)
-        self.add(Map(x=value.tensor, y=y, steps=(s,), origin=(label(node),)))
+            self.images[y.name] = root, image
+        self.add(Map(x=x, y=y, steps=(s,), origin=(label(node),)))
         return Value(y, value.shape)
 
     def chain(self, tensor: Tensor) -> tuple[Tensor, list[Step]]:

@@ -1,0 +1,5 @@
+"""python -m bnncc."""
+
+from bnncc.cli import main
+
+main()

@@ -1,0 +1,262 @@
+"""The commands as a user types them: outputs, files, exit codes, messages."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto as T
+from onnx import helper as h
+
+import bnncc
+from bnncc.cli import info
+from bnncc.codes import CODES
+from tests.nets import Net
+
+
+def test_help_of_every_command_has_an_example(run):
+    commands = ("compile", "verify", "measure", "flash", "targets", "explain", "doctor")
+    top = run("--help")
+    for command in commands:
+        assert command in top.out
+        done = run(command, "--help")
+        assert done.code == 0
+        assert f"Example: bnncc {command}" in done.out
+        assert "--json" in done.out
+
+
+def test_compile_writes_the_files_and_a_table(run, model, tmp_path):
+    done = run("compile", model, "--target", "cortex-m4", "-o", tmp_path / "out", "--dump", tmp_path / "dump")
+    assert done.code == 0
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"small_net.h", "small_net.c", "small_net_weights.h", "model.h", "report.json"}
+    assert "binary_conv" in done.out
+    assert "estimated, zero wait states" in done.out
+    assert "exact" in done.out
+    assert "stack" in done.out
+    dumped = {p.name for p in (tmp_path / "dump").iterdir()}
+    assert {"kernels.txt", "memory.txt", "00-import.txt"} <= dumped
+    assert "refused" in (tmp_path / "dump" / "kernels.txt").read_text()
+
+
+def test_report_and_json(run, model, tmp_path):
+    done = run("compile", model, "-t", "nucleo_f446re", "-o", tmp_path, "--name", "Net2", "--json")
+    report = json.loads(done.out)["report"]
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report["name"] == "Net2"
+    assert report["board"]["clock_hz"] == 180_000_000
+    layers, totals = report["layers"], report["totals"]
+    assert sum(r["macs"] for r in layers) == totals["macs"] == 20 * 18 * 64 + 33 * 180 * 16 + 5 * 33 * 16
+    assert totals["constant_bytes"] == sum(r["flash_bytes"] for r in layers)
+    assert totals["arena_lower_bound"] <= totals["arena_bytes"]
+    assert totals["code_bytes"] > 0
+    assert totals["worst_stack_bytes"] > 0
+    assert report["exact"] is True
+
+
+def test_verify_on_inputs_and_save(run, model, tmp_path):
+    x = np.random.default_rng(1).integers(0, 256, (7, 2, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "in.npz", other=np.zeros(3), x=x)
+    done = run("verify", model, "--inputs", tmp_path / "in.npz", "--save", tmp_path / "out.npz")
+    assert done.code == 0, done.err
+    assert "verified: 0 of 7 samples mismatched" in done.out
+    assert "ASan and UBSan" in done.out
+    session = bnncc.frontend.load.session(onnx.load(model))
+    name = session.get_outputs()[0].name
+    saved = np.load(tmp_path / "out.npz")
+    assert saved.files == [name]
+    want = np.stack([session.run(None, {"x": sample[None]})[0] for sample in x])
+    np.testing.assert_array_equal(saved[name].view(np.uint32), want.view(np.uint32))
+
+
+def test_verify_in_the_simulator_as_json(run, model):
+    done = run("verify", model, "--target", "cortex-m0", "--on", "sim", "--samples", 2, "--json")
+    verdict = json.loads(done.out)
+    assert done.code == 0
+    assert verdict["ok"] is True
+    assert verdict["samples"] == 2
+    assert "microbit" in verdict["machine"]
+
+
+def test_float_input_warns_and_bytes_make_it_exact(run, float_model, tmp_path):
+    done = run("compile", float_model, "-o", tmp_path / "a")
+    assert done.code == 0
+    assert "W0401" in done.err
+    assert "close" in done.out
+    assert "real   step 0" in done.out
+    done = run("compile", float_model, "-o", tmp_path / "b", "--input", "u8", "--require-binary")
+    assert done.code == 0
+    assert done.err == ""
+    assert "uint8_t floaty_input" in (tmp_path / "b" / "floaty.h").read_text()
+    assert run("compile", float_model, "-o", tmp_path / "c", "--require-binary").code == 1
+    assert not (tmp_path / "c").exists()
+    x = np.random.default_rng(1).integers(0, 256, (4, 2, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    assert (
+        run("verify", float_model, "--input", "u8", "--inputs", tmp_path / "x.npy", "--input-layout", "nhwc").code == 0
+    )
+    assert run("verify", float_model, "--inputs", tmp_path / "x.npy").code == 0
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.5, "0.5"), (256.0, "256.0"), (-1.0, "-1.0"), (np.nan, "nan")])
+def test_inputs_that_are_no_bytes(run, float_model, tmp_path, value, shown):
+    x = np.zeros((3, 2, 8, 8), np.float32)
+    x[1, 0, 2, 3] = value
+    x[2] = 999
+    np.save(tmp_path / "x.npy", x)
+    done = run("verify", float_model, "--input", "u8", "--inputs", tmp_path / "x.npy")
+    assert done.code == 2
+    assert "E0406" in done.err
+    assert f"value {shown} at [1, 0, 2, 3]" in done.err
+
+
+def test_measure_in_the_simulator(run, model):
+    done = run("measure", model, "--target", "cortex-m4", "--samples", 2, "--json")
+    found = json.loads(done.out)
+    assert done.code == 0
+    assert found["mismatched_samples"] == 0
+    assert "estimated, zero wait states" in found["cycle_model"]
+    assert all(s["instructions"] > 0 and s["cycles"] >= s["instructions"] / 2 for s in found["steps"])
+    assert found["instructions"]["mean"] >= sum(s["instructions"] for s in found["steps"])
+    assert "predicted" in run("measure", model, "--samples", 1).out
+
+
+def test_targets_explain_doctor(run, monkeypatch):
+    assert "cortex-m0plus" in run("targets").out
+    assert {b["name"] for b in json.loads(run("targets", "--json").out)["boards"]} >= {"sim-cortex-m4", "nucleo_f446re"}
+    for code in CODES:
+        assert CODES[code][0] in run("explain", code).out
+    assert run("doctor").code == 0
+    monkeypatch.setattr(info.shutil, "which", lambda _: None)
+    done = run("doctor")
+    assert done.code == 3
+    assert "apt-get install qemu-system-arm" in done.out
+
+
+def usage(run, *arguments, code):
+    done = run(*arguments)
+    assert done.code == 2
+    assert code in done.err, done.err
+    assert "do:" in done.err
+    return done
+
+
+def test_usage_errors(run, model, tmp_path):
+    usage(run, "compile", model, "--target", "cortex-m99", code="E0401")
+    usage(run, "compile", model, "--input", "i8", code="E0402")
+    usage(run, "compile", model, "--name", "int", code="E0403")
+    usage(run, "compile", model, "--name", "a b", code="E0403")
+    usage(run, "compile", tmp_path / "none.onnx", code="E0101")
+    usage(run, "compile", tmp_path, code="E0101")
+    usage(run, "verify", model, "--inputs", tmp_path / "none.npy", code="E0404")
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 not a zip")
+    usage(run, "verify", model, "--inputs", tmp_path / "bad.npz", code="E0404")
+    np.save(tmp_path / "pickled.npy", np.array([{}], object), allow_pickle=True)
+    usage(run, "verify", model, "--inputs", tmp_path / "pickled.npy", code="E0404")
+    np.save(tmp_path / "shape.npy", np.zeros((3, 2, 8, 9), np.uint8))
+    usage(run, "verify", model, "--inputs", tmp_path / "shape.npy", code="E0405")
+    usage(run, "measure", model, "--target", "cortex-m4", "--board", "sim-cortex-m4", code="E0407")
+    usage(run, "explain", "E9999", code="E0408")
+    usage(run, "flash", model, "--board", "cortex-m4", code="E0409")
+    assert run("compile", model, "--input", "u9").code == 2
+    assert run("nonsense").code == 2
+
+
+def test_errors_as_json(run, tmp_path):
+    done = run("compile", tmp_path / "none.onnx", "--json")
+    answer = json.loads(done.out)
+    assert answer["ok"] is False
+    assert answer["diagnostics"][0]["code"] == "E0101"
+    assert done.code == 2
+
+
+def test_unwritable_places(run, model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = run("compile", model, "-o", tmp_path / "file" / "out")
+    assert done.code == 3
+    assert "E0509" in done.err
+    done = run("verify", model, "--samples", 1, "--save", tmp_path / "file" / "out.npz")
+    assert done.code == 3
+    assert "E0509" in done.err
+
+
+def test_a_full_disk_leaves_nothing(run, model, tmp_path, monkeypatch):
+    real = Path.replace
+
+    def full(self, target):
+        if Path(target).name == "report.json":
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = run("compile", model, "-o", tmp_path / "out")
+    assert done.code == 3
+    assert "No space left" in done.err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "small_net.c").write_text("mine")
+    assert run("compile", model, "-o", tmp_path / "old").code == 3
+    assert [p.name for p in (tmp_path / "old").iterdir()] == ["small_net.c"]
+    assert (tmp_path / "old" / "small_net.c").read_text() == "mine"
+
+
+def test_an_unexpected_error_is_a_diagnostic(run, model, monkeypatch):
+    monkeypatch.setattr("bnncc.compiler.run_passes", lambda *_: 1 / 0)
+    done = run("compile", model)
+    assert done.code == 1
+    assert "E0000" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_too_large_for_the_board_warns(run, tmp_path):
+    net = Net(np.random.default_rng(0), (1, 300, 300))
+    x = net.node("Conv", net.node("Cast", "x", to=T.FLOAT), net.weight((64, 1, 3, 3)))
+    x = net.sign(net.node("Add", x, net.const(0.5)), "ge_where")
+    net.outputs.append(net.node("Conv", x, net.weight((2, 64, 298, 298))))
+    onnx.save(net.model(), tmp_path / "large.onnx")
+    done = run("compile", tmp_path / "large.onnx", "-t", "nucleo_f446re", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "W0402" in done.err
+    assert "RAM" in done.err
+    done = run("flash", tmp_path / "large.onnx", "-b", "nucleo_f446re")
+    assert done.code == 1
+    assert "E0601" in done.err
+
+
+def test_python_api(model, tmp_path):
+    compiled = bnncc.compile(model, target="cortex-m4")
+    files = compiled.write(tmp_path)
+    assert all(p.is_file() for p in files)
+    assert compiled.report["target"] == "cortex-m4"
+    x = np.random.default_rng(5).integers(0, 256, (3, 2, 8, 8)).astype(np.uint8)
+    assert compiled.verify(x).ok
+    with pytest.raises(bnncc.UsageError):
+        compiled.verify(np.zeros((1, 3), np.uint8))
+
+
+def test_a_wrong_result_fails_verification(run, model, monkeypatch):
+    emit = bnncc.compiler.emit
+
+    def wrong(*arguments):
+        files = emit(*arguments)
+        source = next(n for n in files if n.endswith(".c"))
+        return {**files, source: files[source].replace(" - 2 * (int32_t)", " - 4 * (int32_t)")}
+
+    monkeypatch.setattr("bnncc.compiler.emit", wrong)
+    done = run("verify", model, "--samples", 3)
+    assert done.code == 1
+    assert "FAILED" in done.out
+
+
+def test_names_are_untrusted():
+    """Output names are untrusted: keywords, comment ends, collisions."""
+    net = Net(np.random.default_rng(2), (4,))
+    bits = net.sign(net.node("Sub", net.node("Cast", "x", to=T.FLOAT), net.const(99.5)), "ge_where")
+    names = ["int", "a*/b", 'q"\n', "a b", "a_b", "class_index"]
+    for n in names:
+        net.nodes.append(h.make_node("MatMul", [bits, net.weight((4, 3))], [n], name=n))
+        net.outputs.append(n)
+    compiled = bnncc.compile(net.model(), name="names")
+    assert compiled.verify(samples=4).ok
+    assert len(set(compiled.result_dtype.names)) == len(names)
