@@ -26,7 +26,7 @@ from bnncc.report import make_report
 from bnncc.target import Target, find_target
 
 if TYPE_CHECKING:
-    from bnncc.verify.judge import Verification
+    from bnncc.verify.verdicts import Verification
 
 
 @dataclass(frozen=True)

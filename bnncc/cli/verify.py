@@ -9,8 +9,9 @@ import typer
 from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Target, compiled
 from bnncc.cli.show import console, print_diagnostics, print_json, progress, shortened, table
 from bnncc.verify.inputs import load_inputs
-from bnncc.verify.judge import LEFT_OUT_LIMIT, Verification, verify
+from bnncc.verify.judge import verify
 from bnncc.verify.save import save_outputs
+from bnncc.verify.verdicts import LEFT_OUT_LIMIT, Verification
 
 
 class Place(StrEnum):

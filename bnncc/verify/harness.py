@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bnncc.compiler import Compiled
 
 Array = NDArray[Any]
-CHUNK = 256  # samples a run of the driver
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
@@ -138,37 +137,20 @@ class Driver:
             )
         self.machine = f"host, {cc} with ASan and UBSan"
 
-    def run(self, inputs: Array, reference: Mapping[str, Array], tick: Callable[[int], None] | None = None) -> Outcome:
-        """inputs [N, C, H, W] as the Graph has them; reference values by ONNX name, [N, 1, ...]."""
-        parts = []
-        for begin in range(0, len(inputs), CHUNK):
-            window = slice(begin, begin + CHUNK)
-            parts.append(self.run_chunk(inputs[window], {k: v[window] for k, v in reference.items()}))
-            if tick:
-                tick(len(inputs[window]))
-        stopped = [p.stopped for p in parts if p.stopped is not None]
-        return Outcome(
-            {k: np.concatenate([p.steps[k] for p in parts]) for k in parts[0].steps},
-            np.concatenate([p.whole for p in parts]),
-            np.concatenate(stopped) if stopped else None,
-            self.machine,
-        )
-
-    def run_chunk(self, inputs: Array, reference: Mapping[str, Array]) -> Outcome:
-        compiled, program = self.compiled, self.compiled.program
-        n = len(inputs)
-        records = [input_bytes(compiled, inputs)]
+    def run(self, inputs: Array, reference: Mapping[str, Array]) -> Outcome:
+        """Run samples [N, C, H, W] as the Graph has them; `reference` holds values by ONNX name, [N, 1, ...]."""
+        records = [input_bytes(self.compiled, inputs)]
         layout: list[tuple[int, Tensor]] = []
-        for step in program.steps:
+        for step in self.compiled.program.steps:
             if self.inject:
-                records += [stored_bytes(t, reference[t.twin]) for t in given_buffers(compiled, step.index)]
-            checked = checked_tensor(compiled, step.index)
+                records += [stored_bytes(t, reference[t.twin]) for t in given_buffers(self.compiled, step.index)]
+            checked = checked_tensor(self.compiled, step.index)
             if checked is not None:
                 layout.append((step.index, checked))
-        data = np.uint32(n).tobytes() + np.concatenate(records, axis=1).tobytes()
+        data = np.uint32(len(inputs)).tobytes() + np.concatenate(records, axis=1).tobytes()
         (self.folder / "in.bin").write_bytes(data)
         self.execute()
-        return self.parse(n, layout)
+        return self.parse(len(inputs), layout)
 
     def execute(self) -> None:
         if self.on == "sim":

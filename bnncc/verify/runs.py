@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bnncc.emit import fields
 from bnncc.outputs import entropy
-from bnncc.verify.reference import run_reference
+from bnncc.verify.reference import Reference
 
 if TYPE_CHECKING:
     from bnncc.compiler import Compiled
@@ -33,7 +33,8 @@ class RunsVerdict:
 def judge_runs(compiled: "Compiled", onnx_inputs: NDArray[Any], results: NDArray[np.void]) -> RunsVerdict:
     """Compare NAME_result structs [N] with the reference: outputs bit for bit, the exit taken, up to that exit's outputs."""
     graph, imported = compiled.program.graph, compiled.imported
-    values = run_reference(imported.reference, imported.input_name, onnx_inputs, [o.name for o in graph.outputs])
+    names = [o.name for o in graph.outputs]
+    values = Reference(imported.reference, imported.input_name, names).run(onnx_inputs)
     n = len(results)
     bad = np.zeros(n, bool)
     largest = 0.0
