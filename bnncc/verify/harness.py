@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bnncc.compiler import Compiled
 
 Array = NDArray[Any]
+OPTIMIZATION = "-O1"  # of the host build
 CHUNK = 256  # samples a run of the driver
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
@@ -127,7 +128,7 @@ class Driver:
             self.machine = f"QEMU {self.sim_machine.qemu} for {core.name}{note}"
             return
         cc = host_compiler()
-        command = [cc, "-std=c99", "-O1", "-g", *WARNINGS, "-Wno-unused-function", *SANITIZERS]
+        command = [cc, "-std=c99", OPTIMIZATION, "-g", *WARNINGS, "-Wno-unused-function", *SANITIZERS]
         command += [f"-I{folder('firmware') / 'sim'}", str(source), "-o", str(self.folder / "driver"), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
