@@ -58,12 +58,12 @@ def sink_pools(graph: Graph) -> Graph:
 def _sunk(pool: MaxPool, maps: Map | None, sign: Sign, taken: set[str]) -> Iterator[Op]:
     """The ops in the place of pool, maps and sign: the pool comes last."""
 
-    def unpooled(t: Tensor, elem: Elem, *bounds: int) -> Tensor:
+    def unpooled(t: Tensor, elem: Elem, lo: int = 0, hi: int = 0, stride: int = 1) -> Tensor:
         name = t.name + "@unpooled"
         while name in taken:
             name += "'"
         taken.add(name)
-        return Tensor(name, elem, pool.x.shape, *bounds)
+        return Tensor(name, elem, pool.x.shape, lo, hi, stride)
 
     x = pool.x
     falls = falling(maps.steps if maps else (), pool.y.shape[0]) ^ sign.negate

@@ -232,14 +232,8 @@ class RandomNet:
         if self.chance(0.3):
             net.options["input_layout"] = "nhwc"
         if elem == T.FLOAT and not holds:
-            how = self.pick("normalised", "sign", "real")
-            return (
-                self.sign(net.batch_norm("x"))
-                if how == "normalised"
-                else net.sign("x", "ge_where")
-                if how == "sign"
-                else "x"
-            )
+            starts = {"normalised": lambda: self.sign(net.batch_norm("x")), "sign": lambda: net.sign("x", "ge_where")}
+            return starts.get(self.pick("normalised", "sign", "real"), lambda: "x")()
         unsigned = elem == T.UINT8 or holds == "u8"
         how = self.pick("plain", "binary", "binary", "means", "127.5" if unsigned else "plain", "mnist", "imagenet")
         x = "x" if elem == T.FLOAT else net.node("Cast", "x", to=T.FLOAT)
@@ -250,11 +244,9 @@ class RandomNet:
             return net.node("Sub", net.node("Div", x, net.const(127.5)), net.const(1.0))
         if how in ("mnist", "imagenet"):
             x = net.node("Div", x, net.const(255.0))
-            mean, std = (
-                (0.1307, 0.3081)
-                if how == "mnist"
-                else (self.rng.uniform(0.4, 0.5, column), self.rng.uniform(0.2, 0.3, column))
-            )
+            mean, std = 0.1307, 0.3081
+            if how == "imagenet":
+                mean, std = self.rng.uniform(0.4, 0.5, column), self.rng.uniform(0.2, 0.3, column)
             return net.node("Div", net.node("Sub", x, net.const(mean)), net.const(std))
         centre = np.full(column, 128.0 if unsigned else float(self.pick(0.0, 1.0)))
         if how == "means":

@@ -1,7 +1,7 @@
 """Importers of pooling, padding and shape nodes."""
 
-from typing import Any
 import math
+from typing import Any
 
 import onnx
 
