@@ -21,6 +21,7 @@ from bnncc.resources import folder
 from bnncc.sim.qemu import build_for_first_machine, run_elf
 
 Array = NDArray[Any]
+OPTIMIZATION = "-O1"  # of the host build
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
@@ -124,7 +125,7 @@ class Driver:
             self.machine = f"QEMU {self.sim_machine.qemu} for {core.name}{note}"
             return
         cc = host_compiler()
-        command = [cc, "-std=c99", "-O1", "-g", *WARNINGS, "-Wno-unused-function", *SANITIZERS]
+        command = [cc, "-std=c99", OPTIMIZATION, "-g", *WARNINGS, "-Wno-unused-function", *SANITIZERS]
         command += [f"-I{folder('firmware') / 'sim'}", str(source), "-o", str(self.folder / "driver"), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
