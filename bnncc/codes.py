@@ -256,11 +256,6 @@ CODES: dict[str, tuple[str, str]] = {
         "is not the user's.",
     ),
     # E07: training and export
-    "E0701": (
-        "cannot write a file",
-        "The disk refused a model, a checkpoint or a download. Files are written whole or not at all, so what was "
-        "there before is still there.",
-    ),
     "E0702": (
         "training diverged",
         "The loss became infinite or NaN. Bop leaves the binary weights valid, but batch normalisation's parameters "

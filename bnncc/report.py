@@ -1,14 +1,13 @@
 """report.json: what was compiled, one row a step, and the totals. docs/report.md documents every key."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bnncc.artifact import Artifact
+from bnncc.footprint import footprint
 from bnncc.graph import Conv
 from bnncc.layout import storage_bytes
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Program, Step
-
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
 
 CYCLE_MODEL = "estimated, zero wait states"
 
@@ -42,10 +41,8 @@ def row(program: Program, step: Step) -> dict[str, Any]:
     }
 
 
-def make_report(compiled: "Compiled") -> dict[str, Any]:
+def make_report(compiled: Artifact) -> dict[str, Any]:
     """The report of a compilation; `bnncc.compile(...).report`."""
-    from bnncc.footprint import footprint
-
     program, target = compiled.program, compiled.target
     size = footprint(compiled)
     board = target.board

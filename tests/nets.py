@@ -165,7 +165,7 @@ def random_net(seed: int, *, max_channels: int = 100, forms: tuple[str, ...] = S
     c, height, width = image
     channels = lambda: int(
         pick(rng.integers(1, 9), rng.integers(1, 34), rng.integers(1, max_channels + 1), pick(8, 16, 32, 64))
-    )  # noqa: E731
+    )
     layers = int(rng.integers(2, 4))
     for _ in range(layers):
         kernel = (int(rng.integers(1, min(7, height) + 1)), int(rng.integers(1, min(7, width) + 1)))

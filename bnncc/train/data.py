@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.errors import ToolError
-from bnncc.train.files import write_whole
+from bnncc.files import write_whole
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -77,7 +77,7 @@ def mnist(folder: Path | None = None) -> DataSet:
     those that are missing; only downloads are held to the published checksums.
 
     Raises:
-        ToolError: E0704 a file cannot be had, E0705 a file is damaged, E0701 a download cannot be kept.
+        ToolError: E0704 a file cannot be had, E0705 a file is damaged, E0509 a download cannot be kept.
     """
     folder = folder or data_folder() / "mnist"
     images, labels, test_images, test_labels = (_read_idx(_obtain(folder, name)) for name in MNIST_SHA256)

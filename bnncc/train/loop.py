@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnncc.errors import ModelError, UsageError
+from bnncc.files import write_whole
 from bnncc.train.bop import Bop
 from bnncc.train.data import Images
-from bnncc.train.files import write_whole
 from bnncc.train.layers import binary_parameters, real_parameters
 
 
@@ -68,7 +68,7 @@ def train(
     Raises:
         ModelError: E0702 the loss is no longer finite.
         UsageError: E0703 the checkpoint is of another model or other settings.
-        ToolError: E0701 the checkpoint cannot be written.
+        ToolError: E0509 the checkpoint cannot be written.
     """
     x, y = torch.tensor(data.x), torch.tensor(data.y)
     bop = Bop(binary_parameters(model), settings.gamma, settings.tau)

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnncc.artifact import Artifact
 from bnncc.emit import arguments, environment, fields, place
 from bnncc.errors import ModelError, ToolError
 from bnncc.graph import Tensor
@@ -18,9 +19,6 @@ from bnncc.layout import DTYPES, c_type, elements, pack, storage_bytes, unpack
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.resources import folder
 from bnncc.sim.qemu import build_for_first_machine, run_elf
-
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
 
 Array = NDArray[Any]
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
@@ -37,7 +35,7 @@ class Outcome:
     machine: str
 
 
-def given_buffers(compiled: "Compiled", index: int) -> list[Tensor]:
+def given_buffers(compiled: Artifact, index: int) -> list[Tensor]:
     """Arena inputs of a step that the reference knows."""
     op = compiled.program.steps[index].op
     if isinstance(op, Classify | Decide | Store) or op.x.name == compiled.program.graph.input.name or not op.x.twin:
@@ -45,13 +43,13 @@ def given_buffers(compiled: "Compiled", index: int) -> list[Tensor]:
     return [op.x]
 
 
-def checked_tensor(compiled: "Compiled", index: int) -> Tensor | None:
+def checked_tensor(compiled: Artifact, index: int) -> Tensor | None:
     """The tensor a step makes, if the reference knows it."""
     op = compiled.program.steps[index].op
     return None if isinstance(op, Classify | Decide | Store) or not op.y.twin else op.y
 
 
-def driver_source(compiled: "Compiled", *, inject: bool) -> str:
+def driver_source(compiled: Artifact, *, inject: bool) -> str:
     """The C driver for this model. With `inject`, each step starts from the reference's values instead of the C's own."""
     program = compiled.program
     names = {o.name: f.name for o, f in zip(program.graph.outputs, fields(program), strict=True)}
@@ -96,7 +94,7 @@ def host_compiler() -> str:
 class Driver:
     """A built driver in a folder of its own; use as a context manager."""
 
-    def __init__(self, compiled: "Compiled", on: str, *, inject: bool = True) -> None:
+    def __init__(self, compiled: Artifact, on: str, *, inject: bool = True) -> None:
         self.compiled, self.on, self.inject = compiled, on, inject
         self.machine = ""
 
@@ -197,7 +195,7 @@ class Driver:
         return Outcome(steps, structs[0], structs[1] if runs == 2 else None, self.machine)
 
 
-def input_bytes(compiled: "Compiled", inputs: Array) -> NDArray[np.uint8]:
+def input_bytes(compiled: Artifact, inputs: Array) -> NDArray[np.uint8]:
     """Inputs [N, C, H, W] as NAME_run takes them, as bytes [N, ...]."""
     order = np.moveaxis(inputs, 1, -1) if compiled.program.nhwc else inputs
     flat = np.ascontiguousarray(order.reshape(len(inputs), -1).astype(compiled.input_dtype))

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnncc.artifact import Artifact
 from bnncc.emit import fields
 from bnncc.graph import Elem
 from bnncc.lower import is_vector
@@ -18,16 +19,13 @@ from bnncc.verify.inputs import check_inputs, random_inputs
 from bnncc.verify.reference import Reference, probe_batch_norm
 from bnncc.verify.verdicts import Chunk, ExitVerdict, GivenVerdict, OutputVerdict, StepVerdict, Verification, together
 
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
-
 Array = NDArray[Any]
 CHUNK = 256  # samples at a time, so that memory does not grow with their number
 CLOSE_CHUNK = 16  # the same for models with real-valued layers, whose bounds are computed in float64
 
 
 def verify(
-    compiled: "Compiled",
+    compiled: Artifact,
     x: Array | None = None,
     *,
     samples: int = 32,
@@ -60,7 +58,7 @@ def verify(
 
 
 def judge_chunk(
-    compiled: "Compiled",
+    compiled: Artifact,
     onnx_inputs: Array,
     driver: Driver,
     chained: Driver | None,
@@ -94,7 +92,7 @@ def judge_chunk(
     )
 
 
-def reference_bits(compiled: "Compiled", values: Mapping[str, Array]) -> dict[str, Array]:
+def reference_bits(compiled: Artifact, values: Mapping[str, Array]) -> dict[str, Array]:
     """The reference's binary tensors by graph name, [N, C, H, W]: bounds are taken along its path."""
     graph = compiled.program.graph
     return {
@@ -102,7 +100,7 @@ def reference_bits(compiled: "Compiled", values: Mapping[str, Array]) -> dict[st
     }
 
 
-def outputs_of(compiled: "Compiled", outcome: Outcome) -> dict[str, Array]:
+def outputs_of(compiled: Artifact, outcome: Outcome) -> dict[str, Array]:
     """The C's outputs, [N, *onnx shape] in float32 as onnxruntime has them."""
     out = {}
     for o, f in zip(compiled.program.graph.outputs, fields(compiled.program), strict=True):
@@ -139,7 +137,7 @@ def judge_step(step: Step, outcome: Outcome, values: Mapping[str, Array], inputs
 
 
 def flipped_samples(
-    compiled: "Compiled", own: Outcome, values: Mapping[str, Array], bounded: Mapping[str, bounds.Bounded]
+    compiled: Artifact, own: Outcome, values: Mapping[str, Array], bounded: Mapping[str, bounds.Bounded]
 ) -> NDArray[np.bool_]:
     """The samples in which, from end to end, a bit differs from the reference's where rounding may decide either way."""
     out = np.zeros(len(own.whole), bool)
@@ -152,7 +150,7 @@ def flipped_samples(
 
 
 def judge_outputs(
-    compiled: "Compiled",
+    compiled: Artifact,
     outcome: Outcome,
     values: Mapping[str, Array],
     left_out: NDArray[np.bool_],
@@ -181,7 +179,7 @@ def judge_outputs(
     return verdicts
 
 
-def wrong_classes(compiled: "Compiled", outcome: Outcome) -> int:
+def wrong_classes(compiled: Artifact, outcome: Outcome) -> int:
     """How often class_index is not the first arg-max of the logits it belongs to."""
     by_name = {o.name: f.name for o, f in zip(compiled.program.graph.outputs, fields(compiled.program), strict=True)}
     last = compiled.program.steps[-1].op
@@ -192,7 +190,7 @@ def wrong_classes(compiled: "Compiled", outcome: Outcome) -> int:
 
 
 def judge_exits(
-    compiled: "Compiled", outcome: Outcome, values: Mapping[str, Array], left_out: NDArray[np.bool_]
+    compiled: Artifact, outcome: Outcome, values: Mapping[str, Array], left_out: NDArray[np.bool_]
 ) -> ExitVerdict:
     """Compare each decision with the entropy of the reference's logits in float64."""
     exits = compiled.program.exits

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from bnncc.errors import BnnccError
+from bnncc.files import write_whole
 from bnncc.train import data, export_onnx
-from bnncc.train.files import write_whole
 from bnncc.train.loop import Settings, leave, predict, train
 from bnncc.train.models import DigitsNet
 

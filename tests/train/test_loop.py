@@ -88,7 +88,7 @@ def test_checkpoint_of_other_settings_is_refused(model: TwoExits, tmp_path: Path
 def test_unwritable_checkpoint_is_reported(model: TwoExits, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     data = stripes(40, 0)
-    with pytest.raises(ToolError, match="E0701"):
+    with pytest.raises(ToolError, match="E0509"):
         train(model, data, data, SETTINGS, checkpoint=tmp_path / "file" / "state.pt", show=False)
 
 
