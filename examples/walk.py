@@ -20,8 +20,8 @@ from bnncc.cli.measure import simulate
 from bnncc.outputs import entropy
 from bnncc.report import CYCLE_MODEL
 from bnncc.target import boards
-from bnncc.verify.verdicts import Verification
 from bnncc.verify.runs import judge_runs
+from bnncc.verify.verdicts import Verification
 
 BOARD = "sim-cortex-m4"
 Logits = list[NDArray[np.float32]]  # of each exit in order of depth, [N, classes]
