@@ -145,12 +145,16 @@ class Net:
 
 
 def _between(values: np.ndarray, share: float) -> float:
-    """A number that share of the way from one to the next of the values, near their median."""
+    """A number that share of the way from one to the next of the values, near their median.
+
+    Values that lie much closer than others are one integer after rounding, and are not parted.
+    """
     distinct = np.unique(values)
-    if len(distinct) == 1:
+    steps = np.flatnonzero(np.diff(distinct) > 1e-3 * np.ptp(distinct))
+    if not len(steps):
         return float(distinct[0]) + share
-    k = int(np.clip(np.searchsorted(distinct, np.median(values)), 1, len(distinct) - 1))
-    return float(distinct[k - 1] + share * (distinct[k] - distinct[k - 1]))
+    k = steps[np.argmin(np.abs(steps - np.searchsorted(distinct, np.median(values))))]
+    return float(distinct[k] + share * (distinct[k + 1] - distinct[k]))
 
 
 def bipolar_quant() -> onnx.FunctionProto:
