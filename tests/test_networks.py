@@ -5,7 +5,7 @@ The 200 of an ordinary run are always the same; `pytest tests/test_networks.py -
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Verbosity, given, seed, settings
+from hypothesis import HealthCheck, Verbosity, given, reject, seed, settings
 from hypothesis import strategies as st
 
 import bnncc
@@ -22,7 +22,11 @@ seeds = st.integers(0, 2**32 - 1)
 def check(number: int, *, target: str = "cortex-m4", on: str = "host", **limits: int) -> bnncc.Compiled:
     """Compile and verify the network called `number`; its layers must do something for that to mean anything."""
     net = random_net(number, **limits)
-    compiled = bnncc.compile(net.model(), target, name="net", **net.options)
+    try:
+        compiled = bnncc.compile(net.model(), target, name="net", **net.options)
+    except bnncc.ModelError as e:  # the BatchNorm in front of a ternary Sign gives zero for an integer by chance
+        assert [d.code for d in e.diagnostics] == ["E0304"]
+        reject()
     binary = [s for s in compiled.program.steps if isinstance(s.op, Conv) and s.op.x.elem is Elem.BIN]
     assert len(binary) >= 2
     assert min(net.mixed()) >= MIXED
