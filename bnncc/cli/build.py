@@ -131,6 +131,12 @@ def print_report(report: dict[str, Any]) -> None:
             lines.append(f"real   step {r['step']} ({shortened(r['origin'])}): {r['real_valued']}")
     for d in report["reference_differs"]:
         lines.append(f"note   {d['node']}: verified against its canonical form, since {d['reason']}")
+    for r in report["layers"]:
+        if r["channels_near_file_rounding"]:
+            lines.append(
+                f"note   step {r['step']}: in {r['channels_near_file_rounding']} channels the file's own rounding can decide "
+                "a bit otherwise"
+            )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -70,7 +70,8 @@ def print_table(
         t.add_column(heading, justify=justify, width=widths[k], no_wrap=heading != "for", overflow="ellipsis")  # type: ignore[arg-type]
     for r in texts:
         t.add_row(*map(Text, r))
-    console.print(t, width=console.width + max(0, excess), crop=False, no_wrap=True)
+    wide = console if excess <= 0 else Console(width=console.width + excess)
+    wide.print(t)
 
 
 def shortened(origin: Sequence[str]) -> str:
