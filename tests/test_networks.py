@@ -25,7 +25,8 @@ def check(number: int, *, target: str = "cortex-m4", on: str = "host", **limits:
     try:
         compiled = bnncc.compile(net.model(), target, name="net", **net.options)
     except bnncc.ModelError as e:  # the BatchNorm in front of a ternary Sign gives zero for an integer by chance
-        assert [d.code for d in e.diagnostics] == ["E0304"]
+        if e.diagnostics[0].code != "E0304":
+            raise
         reject()
     binary = [s for s in compiled.program.steps if isinstance(s.op, Conv) and s.op.x.elem is Elem.BIN]
     assert len(binary) >= 2

@@ -81,11 +81,11 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _texts(message: Message) -> Iterator[str | bytes]:
     """Every string in a protobuf message; one that is no UTF-8 comes as bytes."""
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
+    for kind, value in message.ListFields():
+        if kind.type == kind.TYPE_MESSAGE:
             for m in [value] if isinstance(value, Message) else value:
                 yield from _texts(m)
-        elif field.type == field.TYPE_STRING:
+        elif kind.type == kind.TYPE_STRING:
             yield from [value] if isinstance(value, str | bytes) else value
 
 

@@ -49,7 +49,7 @@ NODES: dict[str, tuple[str, Build]] = {
     "a residual": ("E0201", lambda n, x: n.node("Add", x, n.node("Neg", x))),
     "a lonely difference": ("E0201", lambda n, x: n.node("Neg", n.node("Sub", x, n.node("Neg", x)))),
     "1 / x": ("E0201", lambda n, x: n.node("Div", n.const(1.0), x)),
-    "training BatchNorm": ("E0201", lambda n, x: training_batch_norm(n, x)),
+    "training BatchNorm": ("E0201", training_batch_norm),
     "Not of bits": ("E0201", lambda n, x: n.node("Where", n.node("Not", n.const(True, bool)), x, x)),
     "Where of tensors": ("E0201", lambda n, x: n.node("Where", n.const(np.ones((1, 9, 4, 4)) > 0, bool), x, x)),
     "Where of a ramp": (
