@@ -256,11 +256,6 @@ CODES: dict[str, tuple[str, str]] = {
         "is not the user's.",
     ),
     # E07: training and export
-    "E0701": (
-        "cannot write a file",
-        "The disk refused a model, a checkpoint or a download. Files are written whole or not at all, so what was "
-        "there before is still there.",
-    ),
     "E0702": (
         "training diverged",
         "The loss became infinite or NaN. Bop leaves the binary weights valid, but batch normalisation's parameters "
@@ -299,6 +294,11 @@ CODES: dict[str, tuple[str, str]] = {
         "tolerance allows for; more than that means that the file would not be the model that was trained.",
     ),
     # W: warnings
+    "W0301": (
+        "ternary sign over real values",
+        "ONNX Sign gives 0 at zero, and a bit cannot. Over integers bnncc proves that zero is never met, or refuses (E0304); "
+        "over real values it cannot, though an exact zero is rare. The C takes -1 there.",
+    ),
     "W0402": (
         "too large for the board",
         "The model's constants, code and memory need more flash or RAM than the board has. compile goes on, so that the "

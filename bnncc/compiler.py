@@ -2,56 +2,32 @@
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 
+from bnncc.artifact import Artifact
 from bnncc.dump import Dump
-from bnncc.emit import adapter, emit, result_dtype
-from bnncc.errors import Diagnostic, ModelError, ToolError
-from bnncc.frontend.importer import Imported, import_model
+from bnncc.emit import adapter, emit
+from bnncc.errors import Diagnostic, ModelError
+from bnncc.files import write_all
+from bnncc.frontend.importer import import_model
 from bnncc.graph import Elem
-from bnncc.layout import C_TYPES, DTYPES
 from bnncc.lower import lower
 from bnncc.names import model_name
 from bnncc.passes import run_passes
 from bnncc.program import Program
 from bnncc.report import make_report
-from bnncc.target import Target, find_target
+from bnncc.target import find_target
+from bnncc.verify.judge import verify
+from bnncc.verify.verdicts import Verification
 
-if TYPE_CHECKING:
-    from bnncc.verify.judge import Verification
 
-
-@dataclass(frozen=True)
-class Compiled:
-    """A compiled model: its files, and all that verification, measurement and reports need to know."""
-
-    name: str
-    target: Target
-    imported: Imported
-    program: Program
-    files: Mapping[str, str]
-
-    @property
-    def warnings(self) -> tuple[Diagnostic, ...]:
-        return self.imported.warnings
-
-    @property
-    def input_dtype(self) -> "np.dtype[Any]":
-        """The type of one input value in C."""
-        return DTYPES[C_TYPES[self.program.graph.input.elem]]
-
-    @property
-    def result_dtype(self) -> "np.dtype[np.void]":
-        """NAME_result as a numpy structured dtype."""
-        return result_dtype(self.program)
+class Compiled(Artifact):
+    """What compile() returns: the generated files with their report, ready to be written and verified."""
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -66,51 +42,9 @@ class Compiled:
         texts = {**self.files, "model.h": adapter(self.name), "report.json": json.dumps(self.report, indent=2) + "\n"}
         return write_all(Path(folder), texts)
 
-    def verify(self, x: "np.ndarray[Any, Any] | None" = None, *, samples: int = 32, on: str = "host") -> "Verification":
+    def verify(self, x: "np.ndarray[Any, Any] | None" = None, *, samples: int = 32, on: str = "host") -> Verification:
         """Run the C beside onnxruntime on x [N, ...] (ONNX layout; random without it) and judge by the contract."""
-        from bnncc.verify.judge import verify
-
         return verify(self, x, samples=samples, on=on)
-
-
-def write_all(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write every file or none: new ones go to temporary names, old ones are kept until all are in place.
-
-    Raises ToolError E0509; the folder is then as it was.
-    """
-    existed = folder.is_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".bnncc-") as scratch:
-            for name, text in texts.items():
-                (Path(scratch) / name).write_text(text, encoding="utf-8", newline="\n")
-            swap_in(Path(scratch), folder, list(texts))
-    except OSError as e:
-        if not existed and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise ToolError.of(
-            "E0509",
-            f"cannot write into {folder}: {e.strerror or e}",
-            remedy="check the path, its rights and the space on the disk",
-        ) from None
-    return [folder / name for name in texts]
-
-
-def swap_in(scratch: Path, folder: Path, names: list[str]) -> None:
-    """Move the files from `scratch` into `folder`; if one cannot be, put back what stood there and raise its OSError."""
-    moved: list[str] = []
-    try:
-        for name in names:
-            if (folder / name).exists():
-                (folder / name).replace(scratch / f"{name}.old")
-            moved.append(name)
-            (scratch / name).replace(folder / name)
-    except OSError:
-        for name in moved:
-            (folder / name).unlink(missing_ok=True)
-            if (scratch / f"{name}.old").exists():
-                (scratch / f"{name}.old").rename(folder / name)
-        raise
 
 
 def compile(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bnncc.files import write_all
 from bnncc.frontend.importer import Imported
 from bnncc.graph import Conv, Graph, Map, MaxPool, Op, Sign, Tensor
 from bnncc.program import Program
@@ -27,8 +28,6 @@ class Dump:
             self.binaries["reference.onnx"] = imported.reference.SerializeToString(deterministic=True)
 
     def write(self) -> None:
-        from bnncc.compiler import write_all
-
         write_all(self.folder, self.texts)
         for name, data in self.binaries.items():
             (self.folder / name).write_bytes(data)

@@ -305,6 +305,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         helpers=reindent(helpers) if helpers.strip() else "",
         functions=functions,
         calls=calls,
+        uses_context=any("context->" in str(c["text"]) for c in calls),
     )
     arrays = [
         {"name": c.name, "c_type": c.c_type, "count": c.data.size, "text": array_text(c), "note": constant_note(c)}

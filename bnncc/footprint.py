@@ -2,16 +2,14 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bnncc import sim
+from bnncc.artifact import Artifact
 from bnncc.errors import ToolError
 
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
 
-
-def footprint(compiled: "Compiled") -> dict[str, Any]:
+def footprint(compiled: Artifact) -> dict[str, Any]:
     """Bytes of context, result, code, libraries and stack; the last three are None without arm-none-eabi-gcc."""
     program = compiled.program
     sizes: dict[str, Any] = {

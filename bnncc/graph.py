@@ -109,7 +109,8 @@ class Conv(Window):
     """Convolution with weights of -1/+1 [O, C, kh, kw]; a dense layer is one whose kernel covers the whole input.
 
     An integer input enters as `mul * x - zero[c]`. Padding contributes `pad_value`: 0 is neither -1 nor +1, and such taps
-    count for nothing. With `cut` the accumulator becomes a bit at once.
+    count for nothing. With `cut` the accumulator becomes a bit at once. `file_error` bounds how far the file's own float sum
+    can be from the accumulator, in its units; 0 where that is exact.
     """
 
     weight: NDArray[np.int8]
@@ -117,6 +118,7 @@ class Conv(Window):
     mul: int = 1
     zero: tuple[int, ...] = ()
     cut: Cut | None = None
+    file_error: float = 0.0
 
     @property
     def taps(self) -> int:

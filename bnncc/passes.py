@@ -7,7 +7,7 @@ import numpy as np
 
 from bnncc.errors import ModelError
 from bnncc.graph import Conv, Elem, Graph, Map, MaxPool, Op, Output, Sign, Tensor, Threshold, check, needed
-from bnncc.scalar import Cut, Step, find_cut
+from bnncc.scalar import Cut, Step, find_cut, near_channels
 
 
 def merge_maps(graph: Graph) -> Graph:
@@ -58,12 +58,12 @@ def sink_pools(graph: Graph) -> Graph:
 def _sunk(pool: MaxPool, maps: Map | None, sign: Sign, taken: set[str]) -> Iterator[Op]:
     """The ops in the place of pool, maps and sign: the pool comes last."""
 
-    def unpooled(t: Tensor, elem: Elem, *bounds: int) -> Tensor:
+    def unpooled(t: Tensor, elem: Elem, lo: int = 0, hi: int = 0, stride: int = 1) -> Tensor:
         name = t.name + "@unpooled"
         while name in taken:
             name += "'"
         taken.add(name)
-        return Tensor(name, elem, pool.x.shape, *bounds)
+        return Tensor(name, elem, pool.x.shape, lo, hi, stride)
 
     x = pool.x
     falls = falling(maps.steps if maps else (), pool.y.shape[0]) ^ sign.negate
@@ -113,6 +113,9 @@ def find_thresholds(graph: Graph) -> Graph:
         cut = find_cut(steps, x.shape, bounds, strict=op.at_zero <= 0, negate=op.negate)
         if op.at_zero == 0:
             refuse_reachable_zero(op, x, cut, find_cut(steps, x.shape, bounds, strict=False, negate=op.negate))
+        maker = graph.producer(x)
+        if isinstance(maker, Conv) and maker.file_error and bounds:
+            cut = replace(cut, near=near_channels(cut, steps, x.shape, bounds, maker.file_error))
         out.append(Threshold(x=x, y=op.y, origin=origin, cut=cut))
     return graph.with_ops(needed(graph.with_ops(out), [o.tensor for o in graph.outputs]))
 

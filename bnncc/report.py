@@ -1,14 +1,13 @@
 """report.json: what was compiled, one row a step, and the totals. docs/report.md documents every key."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bnncc.graph import Conv
+from bnncc.artifact import Artifact
+from bnncc.footprint import footprint
+from bnncc.graph import Conv, Op, Threshold
 from bnncc.layout import storage_bytes
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Program, Step
-
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
 
 CYCLE_MODEL = "estimated, zero wait states"
 
@@ -16,6 +15,11 @@ CYCLE_MODEL = "estimated, zero wait states"
 def live_bytes(program: Program, step: Step) -> int:
     """Arena bytes alive during a step: its input, output, scratch, and what later steps still need."""
     return sum(b.bytes for b in program.buffers if b.first <= step.index <= b.last)
+
+
+def near(op: Op) -> int:
+    """Channels in which the file's own inexact float sum may decide a bit otherwise than the canonical form."""
+    return op.cut.near if isinstance(op, Conv | Threshold) and op.cut else 0
 
 
 def row(program: Program, step: Step) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def row(program: Program, step: Step) -> dict[str, Any]:
         "cycles": round(step.cost.cycles),
         "exact": op.exact,
         "real_valued": step.reason or None,
+        "channels_near_file_rounding": near(op),
         "considered": [
             {"kernel": c.kernel, "cycles": None if c.cycles is None else round(c.cycles), "refused": c.refusal or None}
             for c in step.considered
@@ -42,10 +47,8 @@ def row(program: Program, step: Step) -> dict[str, Any]:
     }
 
 
-def make_report(compiled: "Compiled") -> dict[str, Any]:
+def make_report(compiled: Artifact) -> dict[str, Any]:
     """The report of a compilation; `bnncc.compile(...).report`."""
-    from bnncc.footprint import footprint
-
     program, target = compiled.program, compiled.target
     size = footprint(compiled)
     board = target.board

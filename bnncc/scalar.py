@@ -30,8 +30,9 @@ class Step:
         assert self.value.ndim == 3
         assert self.value.dtype == np.float32
 
-    def __call__(self, x: Floats) -> Floats:
-        c = self.value
+    def __call__(self, x: Array) -> Array:
+        """The step in x's own precision (float32, but where its exact meaning is asked for)."""
+        c = self.value.astype(x.dtype, copy=False)
         match self.operation:
             case "mul":
                 r = x * c
@@ -47,7 +48,7 @@ class Step:
                 r = np.where(x < c, c, x)  # of -0.0 and 0.0 onnxruntime keeps x, whichever it is
             case _:
                 r = np.where(x > c, c, x)
-        return np.asarray(r, dtype=np.float32)
+        return np.asarray(r, dtype=x.dtype)
 
 
 def step(operation: str, value: object) -> Step:
@@ -65,9 +66,9 @@ def batch_norm(gamma: Floats, beta: Floats, mean: Floats, var: Floats, epsilon: 
     return step("mul", scale), step("add", offset)
 
 
-def apply_steps(x: Array, steps: Sequence[Step]) -> Floats:
-    """The steps, in order, on x [..., C, H, W] converted to float32."""
-    v = x.astype(np.float32)
+def apply_steps(x: Array, steps: Sequence[Step], dtype: type[Any] = np.float32) -> Array:
+    """The steps, in order, on x [..., C, H, W] converted to float32 (or to float64, for what they mean without rounding)."""
+    v = x.astype(dtype)
     with np.errstate(all="ignore"):
         for s in steps:
             v = s(v)
@@ -79,12 +80,14 @@ class Cut:
     """bit = (x >= level) ^ invert, with levels [classes, C] (int64 or float32) and inverts [classes, C].
 
     `classes` [H, W] says which row a pixel uses; None when all pixels use row 0. An integer level above every reachable
-    value means never, one at the lowest means always.
+    value means never, one at the lowest means always. `near` counts the channels in which the file's own float sum, where
+    that is not exact, is close enough to the threshold at some reachable integer to decide otherwise.
     """
 
     levels: Array
     inverts: NDArray[np.bool_]
     classes: NDArray[np.int64] | None = None
+    near: int = 0
 
     @property
     def channels(self) -> int:
@@ -186,3 +189,15 @@ def find_cut(
         return Cut(flat_levels[:1], flat_inverts[:1])
     firsts = np.array([int(np.argmax(index.ravel() == k)) for k in range(len(unique))])
     return Cut(flat_levels[firsts], flat_inverts[firsts], index.reshape(shape[1:]).astype(np.int64))
+
+
+def near_channels(
+    cut: Cut, steps: Sequence[Step], shape: tuple[int, int, int], bounds: tuple[int, int], error: float
+) -> int:
+    """Channels of an integer `cut` in which an accumulator off by up to `error` can fall on the other side."""
+    levels = cut.levels[0][:, None, None] if cut.classes is None else cut.levels[cut.classes].transpose(2, 0, 1)
+    at = np.broadcast_to(levels, shape).astype(np.float64)
+    above, below = (apply_steps(v, steps, np.float64) for v in (at, at - 1))
+    slope = np.abs(above - below)
+    close = np.minimum(np.abs(above), np.abs(below)) <= error * slope
+    return int((close & (at > bounds[0]) & (at <= bounds[1])).any(axis=(1, 2)).sum())

@@ -20,8 +20,8 @@ from bnncc.cli.measure import simulate
 from bnncc.outputs import entropy
 from bnncc.report import CYCLE_MODEL
 from bnncc.target import boards
-from bnncc.verify.judge import Verification
 from bnncc.verify.runs import judge_runs
+from bnncc.verify.verdicts import Verification
 
 BOARD = "sim-cortex-m4"
 Logits = list[NDArray[np.float32]]  # of each exit in order of depth, [N, classes]
@@ -121,7 +121,7 @@ def walk(
         Row("onnxruntime", test.y, reference, decide(reference, threshold)),
         # verify has compared the C's own decisions with this rule
         Row("C, host", test.y, flat(host), decide(flat(host), threshold), mismatched(host)),
-        Row("C, simulator", sim_test.y, flat(simulator), from_sim["class_index"], mismatched(simulator)),
+        Row("C, sim", sim_test.y, flat(simulator), from_sim["class_index"], mismatched(simulator)),
         Row("C, board", board_test.y, [], from_board["class_index"], board_verdict.mismatched_samples),
     ]
     console.print(accuracies(rows, logits))
@@ -140,7 +140,7 @@ def walk(
 
     problems = [f"{r.machine}: {r.mismatches} samples mismatched" for r in rows if r.mismatches]
     if sim_verdict.mismatched_samples:
-        problems.append(f"C, simulator: {sim_verdict.mismatched_samples} samples mismatched while it was measured")
+        problems.append(f"C, sim: {sim_verdict.mismatched_samples} samples mismatched while it was measured")
     problems += [
         f"{r.machine} decides otherwise than onnxruntime"
         for r in rows

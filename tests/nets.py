@@ -1,6 +1,8 @@
 """Random binarized networks as ONNX, for tests: written with onnx.helper, calibrated so that channels take both values."""
 
+import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +12,7 @@ from onnx import numpy_helper as nh
 
 from bnncc.frontend.load import session
 
-SIGNS = ("bipolar", "ge_where", "ge_cast", "lt_where", "add_sign", "detach")
+SIGNS = ("bipolar", "ge_where", "ge_cast", "lt_where", "add_sign", "detach", "sign")
 
 
 @dataclass
@@ -20,13 +22,16 @@ class Net:
     rng: np.random.Generator
     shape: tuple[int, ...]  # of the input, ONNX layout without batch
     elem: int = T.UINT8
+    holds: str = ""  # for a float input: "u8" or "i8" if it holds such integers
     samples: int = 12
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     signs: list[str] = field(default_factory=list)
+    pooled: list[str] = field(default_factory=list)  # max-pools of signs
     functions: list[onnx.FunctionProto] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)  # for bnncc.compile
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -35,6 +40,8 @@ class Net:
             self.x = self.rng.integers(0, 256, size).astype(np.uint8)
         elif self.elem == T.INT8:
             self.x = self.rng.integers(-128, 128, size).astype(np.int8)
+        elif self.holds:
+            self.x = (self.rng.integers(0, 256, size) - (128 if self.holds == "i8" else 0)).astype(np.float32)
         else:
             self.x = self.rng.normal(size=size).astype(np.float32)
 
@@ -74,6 +81,10 @@ class Net:
         runs = [s.run(None, {"x": x}) for x in self.x]
         return [np.stack(v) for v in zip(*runs, strict=True)]
 
+    def shape_of(self, x: str) -> tuple[int, ...]:
+        """The shape of a value, without the batch."""
+        return self.values(x)[0].shape[2:]
+
     # layers ------------------------------------------------------------------------------------------------------
 
     def normalise(self, mean: object = 128.0, scale: object = 128.0) -> str:
@@ -87,19 +98,17 @@ class Net:
         return self.const(w)
 
     def batch_norm(self, x: str) -> str:
-        """Calibrated so that about half of each channel's values come out on either side of zero."""
+        """Calibrated so that each channel changes sign between two values that it takes, near its median."""
         (v,) = self.values(x)
-        axes = tuple(k for k in range(v.ndim) if k != 2)
-        c = v.shape[2]
-        median = np.median(v, axis=axes)
-        spread = v.std(axis=axes) + 1e-3
+        rows = np.moveaxis(v, 2, 0).reshape(v.shape[2], -1)
+        c = len(rows)
+        change = np.array([_between(row, self.rng.uniform(0.3, 0.7)) for row in rows])
+        spread = rows.std(axis=1) + 1e-3
         gamma = self.rng.choice([-1.0, 1.0], c) * self.rng.uniform(0.1, 3, c)
         beta = self.rng.normal(size=c) * 0.2
         var = spread**2 * self.rng.uniform(0.5, 2, c)
-        mean = median + self.rng.uniform(-0.4, 0.4, c) + beta / gamma * np.sqrt(var)
-        return self.node(
-            "BatchNormalization", x, self.const(gamma), self.const(beta), self.const(mean), self.const(var)
-        )
+        mean = change + beta / gamma * np.sqrt(var + 1e-5)
+        return self.node("BatchNormalization", x, *(self.const(p) for p in (gamma, beta, mean, var)))
 
     def sign(self, x: str, form: str) -> str:
         one, minus = self.const(1.0), self.const(-1.0)
@@ -135,6 +144,15 @@ class Net:
         return out
 
 
+def _between(values: np.ndarray, share: float) -> float:
+    """A number that share of the way from one to the next of the values, near their median."""
+    distinct = np.unique(values)
+    if len(distinct) == 1:
+        return float(distinct[0]) + share
+    k = int(np.clip(np.searchsorted(distinct, np.median(values)), 1, len(distinct) - 1))
+    return float(distinct[k - 1] + share * (distinct[k] - distinct[k - 1]))
+
+
 def bipolar_quant() -> onnx.FunctionProto:
     nodes = [
         h.make_node("Constant", [], ["zero"], value_float=0.0),
@@ -147,90 +165,164 @@ def bipolar_quant() -> onnx.FunctionProto:
     )
 
 
+MIXED = 0.3  # of each layer's channels, at least, take both values
+
+
 def random_net(seed: int, *, max_channels: int = 100, forms: tuple[str, ...] = SIGNS) -> Net:
     """A network of 2 to 5 weighted layers with everything that the compiler handles mixed at random."""
-    rng = np.random.default_rng(seed)
-    pick = lambda *options: options[int(rng.integers(len(options)))]  # noqa: E731
-    elem = pick(T.UINT8, T.UINT8, T.INT8, T.FLOAT)
-    image = (int(pick(1, 2, 3, 4)), int(rng.integers(4, 13)), int(rng.integers(4, 13)))
-    net = Net(rng, image, elem)
-    if elem == T.FLOAT:
-        x = net.sign(net.batch_norm("x"), pick(*forms)) if rng.random() < 0.7 else net.sign("x", "ge_where")
-    elif rng.random() < 0.2:
-        x = net.node("Cast", "x", to=T.FLOAT)
-    else:
-        centre = 128.0 if elem == T.UINT8 else float(pick(0.0, 1.0))
-        mean = pick(centre, np.full((1, image[0], 1, 1), centre) + rng.integers(-9, 9, (1, image[0], 1, 1)))
-        x = net.normalise(mean, pick(128.0, 64.0, 1.0))
-    c, height, width = image
-    channels = lambda: int(
-        pick(rng.integers(1, 9), rng.integers(1, 34), rng.integers(1, max_channels + 1), pick(8, 16, 32, 64))
-    )  # noqa: E731
-    layers = int(rng.integers(2, 4))
-    for _ in range(layers):
-        kernel = (int(rng.integers(1, min(7, height) + 1)), int(rng.integers(1, min(7, width) + 1)))
-        dilations = tuple(int(pick(1, 1, 2)) for _ in range(2))
-        strides = tuple(int(pick(1, 1, 2, 3)) for _ in range(2))
+    for attempt in range(100):
+        net = RandomNet(np.random.default_rng([seed, attempt]), max_channels, forms).build()
+        if min(net.mixed()) >= MIXED:
+            return net
+    raise AssertionError(f"seed {seed}: every network saturates")
+
+
+class RandomNet:
+    """The choices behind `random_net`."""
+
+    def __init__(self, rng: np.random.Generator, max_channels: int, forms: tuple[str, ...]) -> None:
+        self.rng, self.max_channels, self.forms = rng, max_channels, forms
+
+    def pick(self, *options: Any) -> Any:
+        return options[int(self.rng.integers(len(options)))]
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def channels(self) -> int:
+        r = self.rng
+        return int(
+            self.pick(
+                r.integers(1, 9), r.integers(1, 34), r.integers(1, self.max_channels + 1), self.pick(8, 16, 32, 64)
+            )
+        )
+
+    def build(self) -> Net:
+        x = self.input()
+        exits = self.chance(0.2)
+        for _ in range(int(self.rng.integers(2, 4))):
+            x = self.block(x)
+            if exits or self.chance(0.1):
+                self.head(x)
+        if self.chance(0.3):
+            mean = self.pick(("GlobalAveragePool", {}), ("ReduceMean", {"axes": [2, 3]}))
+            x = self.net.node(mean[0], x, *([self.net.const([2, 3], np.int64)] if mean[1] else []))
+            x = self.sign(self.net.batch_norm(x))
+        if self.chance(0.2) and not exits:
+            self.net.outputs.append(x)
+        if self.chance(0.5):
+            x = self.sign(self.net.batch_norm(self.dense(self.net.node("Flatten", x), self.channels())))
+        self.head(x)
+        if exits:
+            self.net.metadata = {
+                "bnncc.exits": json.dumps(self.net.outputs),
+                "bnncc.exit_rule": "entropy",
+                "bnncc.exit_threshold": str(float(self.rng.uniform(0.1, 1.5))),
+            }
+        return self.net
+
+    def input(self) -> str:
+        """The network's start: bytes or floats, normalised in one of the usual ways."""
+        elem = self.pick(T.UINT8, T.UINT8, T.INT8, T.FLOAT)
+        image = (int(self.pick(1, 2, 3, 4)), int(self.rng.integers(4, 13)), int(self.rng.integers(4, 13)))
+        holds = self.pick("", "u8", "i8") if elem == T.FLOAT else ""
+        self.net = net = Net(self.rng, image, elem, holds)
+        if holds:
+            net.options["input"] = holds
+        if self.chance(0.3):
+            net.options["input_layout"] = "nhwc"
+        if elem == T.FLOAT and not holds:
+            starts = {"normalised": lambda: self.sign(net.batch_norm("x")), "sign": lambda: net.sign("x", "ge_where")}
+            return starts.get(self.pick("normalised", "sign", "real"), lambda: "x")()
+        unsigned = elem == T.UINT8 or holds == "u8"
+        how = self.pick("plain", "binary", "binary", "means", "127.5" if unsigned else "plain", "mnist", "imagenet")
+        x = "x" if elem == T.FLOAT else net.node("Cast", "x", to=T.FLOAT)
+        column = (1, image[0], 1, 1)
+        if how == "plain":
+            return x
+        if how == "127.5":
+            return net.node("Sub", net.node("Div", x, net.const(127.5)), net.const(1.0))
+        if how in ("mnist", "imagenet"):
+            x = net.node("Div", x, net.const(255.0))
+            mean, std = 0.1307, 0.3081
+            if how == "imagenet":
+                mean, std = self.rng.uniform(0.4, 0.5, column), self.rng.uniform(0.2, 0.3, column)
+            return net.node("Div", net.node("Sub", x, net.const(mean)), net.const(std))
+        centre = np.full(column, 128.0 if unsigned else float(self.pick(0.0, 1.0)))
+        if how == "means":
+            centre += self.rng.integers(-9, 9, column)
+        return net.node("Div", net.node("Sub", x, net.const(centre)), net.const(self.pick(128.0, 64.0, 1.0)))
+
+    def sign(self, x: str) -> str:
+        return self.net.sign(x, self.pick(*self.forms))
+
+    def block(self, x: str) -> str:
+        """Convolution, BatchNorm, sign, with a max-pool somewhere between; or an odd number of taps and a bare Sign."""
+        net, r = self.net, self.rng
+        binary = x in net.signs or x in net.pooled
+        c, *size = net.shape_of(x)
+        kernel = [int(r.integers(1, min(7, n) + 1)) for n in size]
+        strides, dilations = ([int(self.pick(*a)) for _ in range(2)] for a in ((1, 1, 2, 3), (1, 1, 2)))
         span = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-        pads = [int(rng.integers(0, s)) if rng.random() < 0.6 else 0 for s in (*span, *span)]
-        binary = x in net.signs
-        size = [height + pads[0] + pads[2] - span[0], width + pads[1] + pads[3] - span[1]]
-        if min(size) < 0:
-            kernel, dilations, pads, size = (1, 1), (1, 1), [0, 0, 0, 0], [height - 1, width - 1]
-        out = channels()
-        source = x
-        if binary and any(pads) and rng.random() < 0.4:
+        pads = [int(r.integers(0, s)) if self.chance(0.6) else 0 for s in (*span, *span)]
+        if any(n + p + q < s for n, p, q, s in zip(size, pads, pads[2:], span, strict=False)):
+            kernel, dilations, pads = [1, 1], [1, 1], [0, 0, 0, 0]
+        given: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
+        fill = 0.0
+        if binary and any(pads) and self.chance(0.4):
+            fill = float(self.pick(-1.0, 1.0, 0.0))
             widths = net.const([0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]], np.int64)
-            source = net.node("Pad", x, widths, net.const(pick(-1.0, 1.0, 0.0)))
-            pads = [0, 0, 0, 0]
-        inputs = [source, net.weight((out, c, *kernel), scaled=rng.random() < 0.2)]
-        if rng.random() < 0.2:
-            inputs.append(net.const(rng.normal(size=out)))
-        x = net.node("Conv", *inputs, kernel_shape=kernel, strides=strides, pads=pads, dilations=dilations)
-        c, height, width = out, size[0] // strides[0] + 1, size[1] // strides[1] + 1
-        place = pick("none", "before", "between", "after")
-        pool = dict(
-            kernel_shape=[2, 2],
-            strides=[int(pick(1, 2)), int(pick(1, 2))],
-            pads=pick([0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]),
-        )
-        if min(height, width) < 3:
-            place = "none"
-
-        def pooled(v: str, *, here: str, place: str = place, pool: dict[str, list[int]] = pool) -> str:
-            return net.node("MaxPool", v, **pool) if place == here else v
-
-        x = pooled(
-            net.sign(pooled(net.batch_norm(pooled(x, here="before")), here="between"), pick(*forms)), here="after"
-        )
+            x = net.node("Pad", x, widths, net.const(fill))
+            given["pads"] = [0, 0, 0, 0]
+        elif dilations == [1, 1] and self.chance(0.15):
+            del given["pads"]
+            given["auto_pad"] = self.pick("SAME_UPPER", "SAME_LOWER", "VALID")
+        out = self.channels()
+        zero_border = "auto_pad" in given or (any(pads) and not fill)
+        odd = c * kernel[0] * kernel[1] % 2 and binary and not zero_border
+        inputs = [x, net.weight((out, c, *kernel), scaled=self.chance(0.2) and not odd)]
+        if self.chance(0.2) and not odd:
+            inputs.append(net.const(r.normal(size=out)))
+        x = net.node("Conv", *inputs, **given)
+        if odd and self.chance(0.5):
+            return net.sign(x, "sign")  # an odd number of -1 and +1 is never 0
+        place = self.pick("none", "before", "between", "after")
+        for here, layer in (("before", net.batch_norm), ("between", self.sign)):
+            x = layer(self.pool(x) if place == here else x)
         if place == "after":
-            net.signs[-1] = net.signs[-1]
-        if place != "none":
-            p = pool["pads"]
-            height = (height + p[0] + p[2] - 2) // pool["strides"][0] + 1
-            width = (width + p[1] + p[3] - 2) // pool["strides"][1] + 1
-        if place == "after":
-            net.signs.append(x)
-    if rng.random() < 0.3:
-        x = net.node(pick("GlobalAveragePool", "GlobalAveragePool"), x)
-        x = net.sign(net.batch_norm(x), pick(*forms))
-        height = width = 1
-    if rng.random() < 0.3:
+            x = self.pool(x)
+            net.pooled.append(x)
+        return x
+
+    def pool(self, x: str) -> str:
+        _, *size = self.net.shape_of(x)
+        kernel = [int(self.rng.integers(1, min(3, n) + 1)) for n in size]
+        strides = [int(self.pick(1, 2, 2, 3)) for _ in range(2)]
+        pads = [int(self.rng.integers(0, k)) if self.chance(0.4) else 0 for k in (*kernel, *kernel)]
+        geometry = list(zip(size, pads, pads[2:], kernel, strides, strict=False))
+        whole = all(-(-(n + p + q - k) // s) * s < n + p for n, p, q, k, s in geometry)  # no window begins outside
+        ceil_mode = int(whole and self.chance(0.4))
+        return self.net.node("MaxPool", x, kernel_shape=kernel, strides=strides, pads=pads, ceil_mode=ceil_mode)
+
+    def dense(self, x: str, out: int) -> str:
+        """Gemm or MatMul over a vector, with or without a bias."""
+        net, r = self.net, self.rng
+        (size,) = net.shape_of(x)
+        if self.chance(0.5):
+            return net.node("MatMul", x, net.const(r.choice([-1.0, 1.0], (size, out))))
+        bias = {"none": None, "integers": r.integers(-20, 20, out), "reals": r.normal(size=out)}[
+            self.pick("none", "integers", "reals")
+        ]
+        inputs = [x, net.weight((out, size), scaled=self.chance(0.2))] + ([] if bias is None else [net.const(bias)])
+        return net.node("Gemm", *inputs, transB=1, alpha=float(self.pick(1.0, 1.0, 0.5, -2.0)))
+
+    def head(self, x: str) -> None:
+        """An output: logits, with a BatchNorm, with a bias, or as they are."""
+        net = self.net
+        x = self.dense(net.node("Flatten", x), int(self.rng.integers(2, 12)))
+        how = self.pick("batch_norm", "bias", "plain")
+        if how == "batch_norm":
+            x = net.batch_norm(x)
+        elif how == "bias":
+            x = net.node("Add", x, net.const(self.rng.normal(size=net.shape_of(x)[0])))
         net.outputs.append(x)
-    x = net.node("Flatten", x)
-    size = c * height * width
-    if rng.random() < 0.5:
-        out = channels()
-        x = net.node("Gemm", x, net.weight((out, size)), transB=1)
-        x = net.sign(net.batch_norm(x), pick(*forms))
-        size = out
-    out = int(rng.integers(2, 12))
-    x = net.node("MatMul", x, net.const(rng.choice([-1.0, 1.0], (size, out))))
-    net.outputs.append(
-        net.batch_norm(x)
-        if rng.random() < 0.6
-        else net.node("Add", x, net.const(rng.normal(size=out)))
-        if rng.random() < 0.5
-        else x
-    )
-    return net

@@ -7,7 +7,7 @@ import typer
 
 import bnncc
 from bnncc.cli.options import Input, InputLayout, Json, Layout, Model, Name, Target
-from bnncc.cli.show import console, diagnostics_json, print_diagnostics, print_json, shortened, table
+from bnncc.cli.show import console, diagnostics_json, print_diagnostics, print_json, print_table, shortened
 from bnncc.compiler import Compiled
 from bnncc.errors import Diagnostic
 
@@ -108,9 +108,7 @@ def print_report(report: dict[str, Any]) -> None:
     ]
     t = report["totals"]
     title = f"{report['name']} for {report['target']}"
-    console.print(
-        table(title, columns, rows, f"flash and RAM in bytes; cycles {t['cycle_model']}, predicted by the compiler")
-    )
+    print_table(title, columns, rows, f"flash and RAM in bytes; cycles {t['cycle_model']}, predicted by the compiler")
     code = (
         "unknown without arm-none-eabi-gcc"
         if t["code_bytes"] is None
@@ -133,6 +131,12 @@ def print_report(report: dict[str, Any]) -> None:
             lines.append(f"real   step {r['step']} ({shortened(r['origin'])}): {r['real_valued']}")
     for d in report["reference_differs"]:
         lines.append(f"note   {d['node']}: verified against its canonical form, since {d['reason']}")
+    for r in report["layers"]:
+        if r["channels_near_file_rounding"]:
+            lines.append(
+                f"note   step {r['step']}: in {r['channels_near_file_rounding']} channels the file's own rounding can decide "
+                "a bit otherwise"
+            )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bnncc.cli.options import Json
-from bnncc.cli.show import console, print_json, table
+from bnncc.cli.show import console, print_json, print_table
 from bnncc.codes import CODES
 from bnncc.errors import UsageError
 from bnncc.target import boards, cores
@@ -64,7 +64,7 @@ def targets_command(json: Json = False) -> None:
         )
         return
     rows = [(c.name, c.title, c.fpu, ", then ".join(m.qemu for m in c.machines)) for c in cores().values()]
-    console.print(table("cores", [("core", "left"), ("", "left"), ("FPU", "left"), ("simulator (QEMU)", "left")], rows))
+    print_table("cores", [("core", "left"), ("", "left"), ("FPU", "left"), ("simulator (QEMU)", "left")], rows)
     board_rows = [
         (b.name, b.title, b.core, b.flash_bytes // 1024, b.ram_bytes // 1024, f"{b.clock_hz / 1e6:g}")
         for b in boards().values()
@@ -77,7 +77,7 @@ def targets_command(json: Json = False) -> None:
         ("RAM KiB", "right"),
         ("MHz", "right"),
     ]
-    console.print(table("boards", columns, board_rows))
+    print_table("boards", columns, board_rows)
 
 
 def explain_command(
@@ -115,10 +115,8 @@ def doctor_command(json: Json = False) -> None:
         print_json({"ok": not missing, "checks": rows})
     else:
         shown = [(r["what"], r["found"] or "missing", r["for"], "" if r["found"] else r["install"]) for r in rows]
-        console.print(
-            table(
-                "what bnncc uses", [("", "left"), ("version", "left"), ("for", "left"), ("install with", "left")], shown
-            )
+        print_table(
+            "what bnncc uses", [("", "left"), ("version", "left"), ("for", "left"), ("install with", "left")], shown
         )
         console.print(
             "everything is there" if not missing else f"{len(missing)} missing: the commands above install them",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bnncc.board.serial import Measured
 from bnncc.cli.board import need_board, run_on_board
 from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Port, compiled
-from bnncc.cli.show import console, print_diagnostics, print_json, shortened, table
+from bnncc.cli.show import console, print_diagnostics, print_json, print_table, shortened
 from bnncc.compiler import Compiled
 from bnncc.errors import UsageError
 from bnncc.sim.measure import Measurement, measure
@@ -171,13 +171,11 @@ def show(
             ("worst", "right"),
             ("predicted", "right"),
         ]
-        console.print(
-            table(
-                f"{done.name} in the simulator",
-                columns,
-                rows,
-                f"means over the runs in which a step ran; cycles {measured.model}",
-            )
+        print_table(
+            f"{done.name} in the simulator",
+            columns,
+            rows,
+            f"means over the runs in which a step ran; cycles {measured.model}",
         )
         i, c = summary["instructions"], summary["cycles"]
         lines.append(

@@ -16,6 +16,7 @@ from rich.text import Text
 from bnncc.errors import Diagnostic
 
 FLEXIBLE = ("from", "for", "version", "")  # columns that give way on a narrow terminal
+NARROWEST = 16
 PIPED_WIDTH = 120
 
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
@@ -44,8 +45,10 @@ def diagnostics_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, str]]:
     ]
 
 
-def table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]], caption: str = "") -> Table:
-    """A table; columns are (heading, "left" or "right")."""
+def print_table(
+    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]], caption: str = ""
+) -> None:
+    """Print a table; columns are (heading, "left" or "right"). On a narrow terminal names give way, numbers never do."""
     t = Table(
         title=title,
         title_justify="left",
@@ -56,13 +59,19 @@ def table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequenc
         padding=(0, 1, 0, 0),
     )
     texts = [[number(v) for v in r] for r in rows]
+    widths = [max(len(h), *(len(r[k]) for r in texts), 1) for k, (h, _) in enumerate(columns)]
+    flexible = [k for k, (h, _) in enumerate(columns) if h in FLEXIBLE]
+    excess = sum(widths) + 2 * len(widths) + 1 - console.width
+    for k in sorted(flexible, key=lambda k: -widths[k]):  # the widest gives way first; numbers are always whole
+        given = max(0, min(excess, widths[k] - NARROWEST))
+        widths[k] -= given
+        excess -= given
     for k, (heading, justify) in enumerate(columns):
-        flexible = heading in FLEXIBLE  # everything else is shown whole, whatever the terminal's width
-        width = None if flexible else max(len(heading), *(len(r[k]) for r in texts), 1)
-        t.add_column(heading, justify=justify, min_width=width, no_wrap=heading != "for", overflow="ellipsis")  # type: ignore[arg-type]
+        t.add_column(heading, justify=justify, width=widths[k], no_wrap=heading != "for", overflow="ellipsis")  # type: ignore[arg-type]
     for r in texts:
         t.add_row(*map(Text, r))
-    return t
+    wide = console if excess <= 0 else Console(width=console.width + excess)
+    wide.print(t)
 
 
 def shortened(origin: Sequence[str]) -> str:

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Target, compiled
-from bnncc.cli.show import console, print_diagnostics, print_json, progress, shortened, table
+from bnncc.cli.show import console, print_diagnostics, print_json, print_table, progress, shortened
 from bnncc.verify.inputs import load_inputs
-from bnncc.verify.judge import LEFT_OUT_LIMIT, Verification, verify
+from bnncc.verify.judge import verify
 from bnncc.verify.save import save_outputs
+from bnncc.verify.verdicts import LEFT_OUT_LIMIT, Verification
 
 
 class Place(StrEnum):
@@ -83,7 +84,7 @@ def print_verdict(v: Verification) -> None:
         ("largest error", "right"),
         ("must be", "left"),
     ]
-    console.print(table("each step on the reference's own inputs", columns, steps))
+    print_table("each step on the reference's own inputs", columns, steps)
     outputs = [
         (
             o.name,
@@ -103,7 +104,7 @@ def print_verdict(v: Verification) -> None:
         ("same arg-max", "right"),
         ("must be", "left"),
     ]
-    console.print(table("end to end", columns, outputs))
+    print_table("end to end", columns, outputs)
     lines = []
     if v.left_out:
         lines.append(

@@ -12,7 +12,7 @@ from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
 from bnncc.frontend import elementwise, linear, shaping
 from bnncc.frontend.load import Source, label, load, printable
 from bnncc.frontend.values import Condition, Context, Edits, Known, Refusal, Value
-from bnncc.graph import Conv, Elem, Exits, Graph, Map, Output, Tensor, check, needed
+from bnncc.graph import Conv, Elem, Exits, Graph, Map, MaxPool, Output, Sign, Tensor, check, needed
 
 T = onnx.TensorProto
 INPUT_TYPES = {T.UINT8: Elem.U8, T.INT8: Elem.I8, T.FLOAT: Elem.F32}
@@ -266,23 +266,35 @@ def reference_model(model: onnx.ModelProto, edits: Edits) -> onnx.ModelProto:
 
 
 def _warnings(graph: Graph, name: str) -> list[Diagnostic]:
-    """What the user should know about a float input."""
-    if graph.input.elem is not Elem.F32:
-        return []
-    reached = {graph.input.name}
+    """What the user should know: a float input that feeds a layer, a ternary Sign over real values."""
+    found = []
+    real = {graph.input.name} if graph.input.elem is Elem.F32 else set()  # the input, rescaled or pooled
+    sums = set(real)  # real values, whatever was computed of them
+    fed = None
     for op in graph.ops:
-        if op.x.name in reached and isinstance(op, Map):
-            reached.add(op.y.name)
-        if op.x.name in reached and isinstance(op, Conv):
-            return [
+        if op.x.name in real and isinstance(op, Map | MaxPool):
+            real.add(op.y.name)
+        if op.x.name in sums and op.y.elem is Elem.F32:
+            sums.add(op.y.name)
+        if isinstance(op, Conv) and op.x.elem is Elem.F32:
+            sums.add(op.y.name)
+            fed = fed or (op if op.x.name in real else None)
+        if isinstance(op, Sign) and op.at_zero == 0 and op.x.name in sums:
+            found.append(
                 Diagnostic(
-                    "W0401",
-                    f"the float input {printable(name)} feeds a layer with binary weights: its sums are float32, slower and only close",
+                    "W0301",
+                    f"Sign meets real values in {op.y.shape[0]} channels: where one is exactly zero, ONNX Sign gives 0, the C -1",
                     ", ".join(op.origin),
-                    "if the input holds integers, use --input u8 or --input i8: then the layer is exact",
+                    "export sign as Where(x >= 0, 1, -1), which has a value at zero",
                 )
-            ]
-    return []
-
-
-__all__ = ["Imported", "Source", "import_model"]
+            )
+    if fed:
+        found.append(
+            Diagnostic(
+                "W0401",
+                f"the float input {printable(name)} feeds a layer with binary weights: its sums are float32, slower and only close",
+                ", ".join(fed.origin),
+                "if the input holds integers, use --input u8 or --input i8: then the layer is exact",
+            )
+        )
+    return found

@@ -268,6 +268,8 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
     twin = "" if steps else out
     if reasons:
         twin = edit(ctx, layer, source, value, steps, conv_of_signs)
+        largest = bound + float(np.abs(correction).max()) + largest_bias(layer, source.scale)
+        conv_of_signs = replace(conv_of_signs, file_error=(conv_of_signs.taps + 4) * 2.0**-24 * largest)
         ctx.edits.reasons.append((label(node), "; ".join(reasons)))
     return finish(ctx, layer, conv_of_signs, steps, twin, edited=bool(reasons), onnx_shape=ctx.out_shape(node))
 
@@ -336,6 +338,11 @@ def accumulator_range(op: Conv) -> tuple[int, int, int]:
         same_parity = not op.padded or op.pad_value != 0 or op.x.shape[0] % 2 == 0
         return -op.taps, op.taps, 2 if same_parity else 1
     return -op.bound, op.bound, 1
+
+
+def largest_bias(layer: Linear, scale: float) -> float:
+    """The largest |bias| in units of the accumulator."""
+    return 0.0 if layer.bias is None else float(np.abs(layer.bias / (layer.scale * scale)).max())
 
 
 def exact_bias(layer: Linear, scale: float, bound: int) -> bool:

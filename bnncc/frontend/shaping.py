@@ -1,7 +1,7 @@
 """Importers of pooling, padding and shape nodes."""
 
-from typing import Any
 import math
+from typing import Any
 
 import onnx
 
@@ -73,6 +73,8 @@ def max_pool(ctx: Context, node: onnx.NodeProto) -> Known:
         pads = padding(given, size, kernel, strides, dilations)
         if any(p > (k - 1) * d for p, k, d in zip(pads, (*kernel, *kernel), (*dilations, *dilations), strict=True)):
             raise Refusal("E0105", f"pads {list(pads)} are larger than the window", "export the model again")
+        if any((o - 1) * s >= n + p for o, s, n, p in zip(shape[1:], strides, size, pads, strict=False)):
+            raise Refusal("E0201", "with ceil_mode its last window lies outside of the image", "set ceil_mode to 0")
     t = value.tensor
     y = Tensor(node.output[0], t.elem, shape, t.lo, t.hi, t.stride, twin=node.output[0])
     op = MaxPool(x=t, y=y, kernel=kernel, strides=strides, pads=pads, dilations=dilations, origin=(label(node),))

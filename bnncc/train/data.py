@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.errors import ToolError
-from bnncc.train.files import write_whole
+from bnncc.files import write_whole
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -36,18 +36,22 @@ class Images:
     def __len__(self) -> int:
         return len(self.y)
 
+    def hold_out(self, count: int) -> tuple["Images", "Images"]:
+        """All but the last `count` images, and these."""
+        split = len(self) - count
+        return Images(self.x[:split], self.y[:split]), Images(self.x[split:], self.y[split:])
+
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set in three parts. The validation part is for choices made while training, the test part for none."""
+    """A data set in its two parts. No choice may depend on the test part."""
 
     train: Images
-    validation: Images
     test: Images
 
 
 def digits() -> DataSet:
-    """scikit-learn's handwritten digits: 8x8, values 0..16; 1,257 to train, 180 to validate, 360 to test.
+    """scikit-learn's handwritten digits: 8x8, values 0..16; 1,437 to train, 360 to test.
 
     The split is fixed, with equal shares of the classes. Source: UCI, Optical Recognition of Handwritten Digits.
     """
@@ -57,9 +61,8 @@ def digits() -> DataSet:
     bunch = load_digits()
     x = bunch.images.astype(np.uint8)[:, None]
     y = bunch.target.astype(np.int64)
-    rest, test = train_test_split(np.arange(len(y)), test_size=360, random_state=0, stratify=y)
-    train, validation = train_test_split(rest, test_size=180, random_state=0, stratify=y[rest])
-    return DataSet(*(Images(x[part], y[part]) for part in map(np.sort, (train, validation, test))))
+    train, test = train_test_split(np.arange(len(y)), test_size=360, random_state=0, stratify=y)
+    return DataSet(*(Images(x[part], y[part]) for part in map(np.sort, (train, test))))
 
 
 def data_folder() -> Path:
@@ -67,14 +70,14 @@ def data_folder() -> Path:
     return Path(os.environ.get("BNNCC_DATA") or Path.home() / ".cache" / "bnncc").expanduser()
 
 
-def mnist(folder: Path | None = None, validation: int = 5000) -> DataSet:
-    """MNIST: 28x28 bytes; 60,000 images, of which the last `validation` are set apart, and 10,000 to test.
+def mnist(folder: Path | None = None) -> DataSet:
+    """MNIST: 28x28, bytes; 60,000 images to train, 10,000 to test.
 
     Reads the four official files, with or without .gz, from `folder` (default: mnist in `data_folder()`), and downloads
     those that are missing; only downloads are held to the published checksums.
 
     Raises:
-        ToolError: E0704 a file cannot be had, E0705 a file is damaged, E0701 a download cannot be kept.
+        ToolError: E0704 a file cannot be had, E0705 a file is damaged, E0509 a download cannot be kept.
     """
     folder = folder or data_folder() / "mnist"
     images, labels, test_images, test_labels = (_read_idx(_obtain(folder, name)) for name in MNIST_SHA256)
@@ -86,11 +89,8 @@ def mnist(folder: Path | None = None, validation: int = 5000) -> DataSet:
                 where=str(folder),
                 remedy="delete the files there, and they will be downloaded again",
             )
-    x, y = images[:, None], labels.astype(np.int64)
-    split = len(y) - validation
     return DataSet(
-        train=Images(x[:split], y[:split]),
-        validation=Images(x[split:], y[split:]),
+        train=Images(images[:, None], labels.astype(np.int64)),
         test=Images(test_images[:, None], test_labels.astype(np.int64)),
     )
 

@@ -29,7 +29,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
-from bnncc.train.files import write_whole
+from bnncc.files import write_whole
 from bnncc.train.layers import BIPOLAR_QUANT, binary_layers
 
 OPSET = 18
@@ -86,7 +86,7 @@ def export_onnx(
         UsageError: E0706 the exits or the shape do not fit the model.
         ModelError: E0707 parameters that cannot be exported, E0708 torch cannot convert the model, E0709 torch and
             onnxruntime disagree.
-        ToolError: E0701 the file cannot be written.
+        ToolError: E0509 the file cannot be written.
     """
     path = Path(path)
     if (exits is None) != (exit_threshold is None):

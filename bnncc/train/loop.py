@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnncc.errors import ModelError, UsageError
+from bnncc.files import write_whole
 from bnncc.train.bop import Bop
 from bnncc.train.data import Images
-from bnncc.train.files import write_whole
 from bnncc.train.layers import binary_parameters, real_parameters
-
-THRESHOLDS = (0.1, 0.25, 0.5, 0.75, 1.0)
-"""Entropies in nats to choose an exit threshold from. Source: Saeed, figures 2-5 of the paper on binary early exit."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ _Part = nn.Module | torch.optim.Optimizer
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch gave: the mean training loss, and the accuracy of each exit on the validation part (0..1)."""
+    """What an epoch gave: the mean training loss, and the accuracy of each exit on the held-out images (0..1)."""
 
     loss: float
     accuracy: tuple[float, ...]
@@ -56,7 +53,7 @@ def logits(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 def train(
     model: nn.Module,
     data: Images,
-    validation: Images,
+    held_out: Images,
     settings: Settings,
     *,
     checkpoint: Path | None = None,
@@ -64,13 +61,14 @@ def train(
 ) -> list[Epoch]:
     """Train `model` in place, on the sum of its exits' cross-entropies, and leave it in eval mode. Returns every epoch.
 
+    Nothing depends on `held_out`: the accuracy on these images is only shown and returned.
     The settings and the initial weights determine the outcome (on one machine with one number of threads). With
     `checkpoint` the state is kept in that file after each epoch, and a run that finds the file goes on from there.
 
     Raises:
         ModelError: E0702 the loss is no longer finite.
         UsageError: E0703 the checkpoint is of another model or other settings.
-        ToolError: E0701 the checkpoint cannot be written.
+        ToolError: E0509 the checkpoint cannot be written.
     """
     x, y = torch.tensor(data.x), torch.tensor(data.y)
     bop = Bop(binary_parameters(model), settings.gamma, settings.tau)
@@ -105,7 +103,7 @@ def train(
                 if progress and bar is not None:
                     progress.update(bar, completed=epoch * batches + number + 1)
             recalibrate(model, data)
-            history.append(Epoch(total / len(y), accuracy(model, validation)))
+            history.append(Epoch(total / len(y), accuracy(model, held_out)))
             if checkpoint is not None:
                 _save(checkpoint, settings, parts, history)
             if progress and bar is not None:
@@ -166,18 +164,9 @@ def leave(exits: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
     return classes.gather(0, taken[None])[0], taken
 
 
-def choose_threshold(exits: Sequence[Tensor], y: Tensor) -> float:
-    """The largest of `THRESHOLDS` with which early exit classifies no fewer images correctly than the last exit alone.
-
-    Where none does, the smallest. Args: exits: logits [N,classes] of held-out images; y: their classes, int64 [N].
-    """
-    least = (exits[-1].argmax(1) == y).sum()
-    return max((t for t in THRESHOLDS if (leave(exits, t)[0] == y).sum() >= least), default=THRESHOLDS[0])
-
-
 def _describe(epoch: int, result: Epoch) -> str:
     shares = " ".join(f"{share:.2%}" for share in result.accuracy)
-    return f"epoch {epoch + 1}: loss {result.loss:.4f}, validation {shares}"
+    return f"epoch {epoch + 1}: loss {result.loss:.3f}, accuracy {shares}"
 
 
 def _save(path: Path, settings: Settings, parts: Sequence[_Part], history: list[Epoch]) -> None:

@@ -6,6 +6,7 @@ u = 2**-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2)
 the same float32, and elementwise arithmetic gives the same bits again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +86,15 @@ def cut(c: Cut, x: Bounded) -> Bounded:
     return Bounded(bits, np.zeros(bits.shape), near & (x.error > 0))
 
 
-def run(graph: Graph, x: Array) -> dict[str, Bounded]:
-    """Every tensor of the graph with its bound, for inputs [N, C, H, W]; outputs under "output:NAME"."""
+def run(graph: Graph, x: Array, bits: Mapping[str, Array]) -> dict[str, Bounded]:
+    """Every tensor of the graph with its bound, for inputs [N, C, H, W]; outputs under "output:NAME".
+
+    `bits` holds the reference's binary tensors: where rounding may decide, the bounds of what follows take its decision.
+    """
     values = {graph.input.name: exact(np.asarray(x, dtype=graph.input.elem.dtype))}
     for op in graph.ops:
-        values[op.y.name] = apply(op, values[op.x.name])
+        made = apply(op, values[op.x.name])
+        values[op.y.name] = Bounded(bits[op.y.name], made.error, made.band) if op.y.name in bits else made
     for o in graph.outputs:
         values[f"output:{o.name}"] = steps(o.steps, values[o.tensor.name]) if o.steps else values[o.tensor.name]
     return values

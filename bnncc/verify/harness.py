@@ -3,14 +3,15 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnncc.artifact import Artifact
 from bnncc.emit import arguments, environment, fields, place
 from bnncc.errors import ModelError, ToolError
 from bnncc.graph import Tensor
@@ -19,11 +20,8 @@ from bnncc.outputs import Classify, Decide, Store
 from bnncc.resources import folder
 from bnncc.sim.qemu import build_for_first_machine, run_elf
 
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
-
 Array = NDArray[Any]
-CHUNK = 256  # samples a run of the driver
+OPTIMIZATION = "-O1"  # of the host build
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
@@ -38,7 +36,7 @@ class Outcome:
     machine: str
 
 
-def given_buffers(compiled: "Compiled", index: int) -> list[Tensor]:
+def given_buffers(compiled: Artifact, index: int) -> list[Tensor]:
     """Arena inputs of a step that the reference knows."""
     op = compiled.program.steps[index].op
     if isinstance(op, Classify | Decide | Store) or op.x.name == compiled.program.graph.input.name or not op.x.twin:
@@ -46,13 +44,13 @@ def given_buffers(compiled: "Compiled", index: int) -> list[Tensor]:
     return [op.x]
 
 
-def checked_tensor(compiled: "Compiled", index: int) -> Tensor | None:
+def checked_tensor(compiled: Artifact, index: int) -> Tensor | None:
     """The tensor a step makes, if the reference knows it."""
     op = compiled.program.steps[index].op
     return None if isinstance(op, Classify | Decide | Store) or not op.y.twin else op.y
 
 
-def driver_source(compiled: "Compiled", *, inject: bool) -> str:
+def driver_source(compiled: Artifact, *, inject: bool) -> str:
     """The C driver for this model. With `inject`, each step starts from the reference's values instead of the C's own."""
     program = compiled.program
     names = {o.name: f.name for o, f in zip(program.graph.outputs, fields(program), strict=True)}
@@ -97,7 +95,7 @@ def host_compiler() -> str:
 class Driver:
     """A built driver in a folder of its own; use as a context manager."""
 
-    def __init__(self, compiled: "Compiled", on: str, *, inject: bool = True) -> None:
+    def __init__(self, compiled: Artifact, on: str, *, inject: bool = True) -> None:
         self.compiled, self.on, self.inject = compiled, on, inject
         self.machine = ""
 
@@ -127,7 +125,7 @@ class Driver:
             self.machine = f"QEMU {self.sim_machine.qemu} for {core.name}{note}"
             return
         cc = host_compiler()
-        command = [cc, "-std=c99", "-O1", "-g", *WARNINGS, "-Wno-unused-function", *SANITIZERS]
+        command = [cc, "-std=c99", OPTIMIZATION, "-g", *WARNINGS, "-Wno-unused-function", *SANITIZERS]
         command += [f"-I{folder('firmware') / 'sim'}", str(source), "-o", str(self.folder / "driver"), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -138,37 +136,20 @@ class Driver:
             )
         self.machine = f"host, {cc} with ASan and UBSan"
 
-    def run(self, inputs: Array, reference: Mapping[str, Array], tick: Callable[[int], None] | None = None) -> Outcome:
-        """inputs [N, C, H, W] as the Graph has them; reference values by ONNX name, [N, 1, ...]."""
-        parts = []
-        for begin in range(0, len(inputs), CHUNK):
-            window = slice(begin, begin + CHUNK)
-            parts.append(self.run_chunk(inputs[window], {k: v[window] for k, v in reference.items()}))
-            if tick:
-                tick(len(inputs[window]))
-        stopped = [p.stopped for p in parts if p.stopped is not None]
-        return Outcome(
-            {k: np.concatenate([p.steps[k] for p in parts]) for k in parts[0].steps},
-            np.concatenate([p.whole for p in parts]),
-            np.concatenate(stopped) if stopped else None,
-            self.machine,
-        )
-
-    def run_chunk(self, inputs: Array, reference: Mapping[str, Array]) -> Outcome:
-        compiled, program = self.compiled, self.compiled.program
-        n = len(inputs)
-        records = [input_bytes(compiled, inputs)]
+    def run(self, inputs: Array, reference: Mapping[str, Array]) -> Outcome:
+        """Run samples [N, C, H, W] as the Graph has them; `reference` holds values by ONNX name, [N, 1, ...]."""
+        records = [input_bytes(self.compiled, inputs)]
         layout: list[tuple[int, Tensor]] = []
-        for step in program.steps:
+        for step in self.compiled.program.steps:
             if self.inject:
-                records += [stored_bytes(t, reference[t.twin]) for t in given_buffers(compiled, step.index)]
-            checked = checked_tensor(compiled, step.index)
+                records += [stored_bytes(t, reference[t.twin]) for t in given_buffers(self.compiled, step.index)]
+            checked = checked_tensor(self.compiled, step.index)
             if checked is not None:
                 layout.append((step.index, checked))
-        data = np.uint32(n).tobytes() + np.concatenate(records, axis=1).tobytes()
+        data = np.uint32(len(inputs)).tobytes() + np.concatenate(records, axis=1).tobytes()
         (self.folder / "in.bin").write_bytes(data)
         self.execute()
-        return self.parse(n, layout)
+        return self.parse(len(inputs), layout)
 
     def execute(self) -> None:
         if self.on == "sim":
@@ -215,7 +196,7 @@ class Driver:
         return Outcome(steps, structs[0], structs[1] if runs == 2 else None, self.machine)
 
 
-def input_bytes(compiled: "Compiled", inputs: Array) -> NDArray[np.uint8]:
+def input_bytes(compiled: Artifact, inputs: Array) -> NDArray[np.uint8]:
     """Inputs [N, C, H, W] as NAME_run takes them, as bytes [N, ...]."""
     order = np.moveaxis(inputs, 1, -1) if compiled.program.nhwc else inputs
     flat = np.ascontiguousarray(order.reshape(len(inputs), -1).astype(compiled.input_dtype))

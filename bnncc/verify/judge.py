@@ -1,103 +1,31 @@
 """The verdict: every step on the reference's own inputs, then every output from end to end (docs/exactness.md)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnncc.artifact import Artifact
 from bnncc.emit import fields
+from bnncc.graph import Elem
+from bnncc.lower import is_vector
 from bnncc.outputs import Classify, Decide, entropy
 from bnncc.program import Step
 from bnncc.verify import bounds
 from bnncc.verify.harness import Driver, Outcome
 from bnncc.verify.inputs import check_inputs, random_inputs
-from bnncc.verify.reference import probe_batch_norm, run_reference
-
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
+from bnncc.verify.reference import Reference, probe_batch_norm
+from bnncc.verify.verdicts import Chunk, ExitVerdict, GivenVerdict, OutputVerdict, StepVerdict, Verification, together
 
 Array = NDArray[Any]
-LEFT_OUT_LIMIT = 0.05  # of the samples, with a bit decided by rounding, may be left out of the end-to-end comparison
-
-
-@dataclass(frozen=True)
-class StepVerdict:
-    """One step on the reference's own inputs; `band` counts bits that differ where rounding may decide either way."""
-
-    step: int
-    origin: str
-    kernel: str
-    exact: bool
-    values: int
-    mismatches: int
-    band: int
-    largest_error: float
-    tolerance: float  # the largest derived bound, 0 where bits must be equal
-
-
-@dataclass(frozen=True)
-class OutputVerdict:
-    """One output from end to end, over the samples that were not left out."""
-
-    name: str
-    samples: int
-    mismatched_samples: int
-    largest_error: float
-    tolerance: float
-    argmax_agreement: float | None  # None where the output is no vector
-
-
-@dataclass(frozen=True)
-class ExitVerdict:
-    """The decisions at the exits: how many samples stopped where, and how many decisions differ outside of rounding."""
-
-    threshold: float
-    taken: list[int]
-    mismatched_samples: int
-    near_ties: int
-
-
-@dataclass(frozen=True)
-class GivenVerdict:
-    """Differences from the file as given, where the reference is its canonical form. They are printed, not judged."""
-
-    samples: int
-    differing_samples: int
-    largest_difference: float
-    argmax_agreement: float
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The outcome of verify(). `outputs_c` holds the C's outputs in graph order, [N, *onnx shape]."""
-
-    ok: bool
-    samples: int
-    machine: str
-    steps: list[StepVerdict]
-    outputs: list[OutputVerdict]
-    left_out: int
-    exits: ExitVerdict | None
-    given: GivenVerdict | None
-    batch_norm_probe: int
-    outputs_c: dict[str, Array] = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For --json: everything but the arrays."""
-        plain = {k: v for k, v in self.__dict__.items() if k != "outputs_c"}
-
-        def convert(v: object) -> object:
-            if isinstance(v, list):
-                return [convert(i) for i in v]
-            return {k: convert(i) for k, i in v.__dict__.items()} if hasattr(v, "__dict__") else v
-
-        return {k: convert(v) for k, v in plain.items()}
+CHUNK = 256  # samples at a time, so that memory does not grow with their number
+CLOSE_CHUNK = 16  # the same for models with real-valued layers, whose bounds are computed in float64
 
 
 def verify(
-    compiled: "Compiled",
+    compiled: Artifact,
     x: Array | None = None,
     *,
     samples: int = 32,
@@ -111,47 +39,68 @@ def verify(
     Raises UsageError for unfit inputs, ModelError and ToolError as building and running do.
     """
     imported, graph = compiled.imported, compiled.program.graph
-    onnx_inputs = (
-        random_inputs(imported, graph.input.elem, samples, seed)
-        if x is None
-        else check_inputs(imported, graph.input.elem, x)
-    )
-    inputs = onnx_inputs.reshape(len(onnx_inputs), *graph.input.shape)
-    with Driver(compiled, on) as driver:  # first: what does not build need not wait for onnxruntime
-        twins = {t.twin for op in graph.ops for t in (op.x, op.y) if t.twin}
-        names = [o.name for o in graph.outputs]
-        values = run_reference(
-            imported.reference, imported.input_name, onnx_inputs, [*dict.fromkeys([*names, *sorted(twins)])], tick
-        )
-        outcome = driver.run(inputs, values, tick)
-    steps = [judge_step(s, outcome, values, inputs) for s in compiled.program.steps if s.index in outcome.steps]
+    elem = graph.input.elem
+    onnx_inputs = random_inputs(imported, elem, samples, seed) if x is None else check_inputs(imported, elem, x)
     close = not all(s.op.exact for s in compiled.program.steps)
-    left_out = flipped_samples(compiled, inputs, values, on) if close else np.zeros(len(inputs), bool)
-    outputs = judge_outputs(compiled, outcome, values, inputs, left_out, close=close)
-    exits = judge_exits(compiled, outcome, values, left_out) if graph.exits else None
-    ok = (
-        not any(s.mismatches for s in steps)
-        and not any(o.mismatched_samples for o in outputs)
-        and not (exits and exits.mismatched_samples)
-        and left_out.mean() <= LEFT_OUT_LIMIT
-        and judge_class(compiled, outcome)
-    )
+    size = CLOSE_CHUNK if close else CHUNK
+    with ExitStack() as stack:
+        driver = stack.enter_context(Driver(compiled, on))  # first: what does not build need not wait for onnxruntime
+        chained = stack.enter_context(Driver(compiled, on, inject=False)) if close else None
+        twins = sorted({t.twin for op in graph.ops for t in (op.x, op.y) if t.twin})
+        names = [o.name for o in graph.outputs]
+        reference = Reference(imported.reference, imported.input_name, [*dict.fromkeys([*names, *twins])])
+        given = Reference(imported.given, imported.input_name, names) if imported.reasons else None
+        chunks = []
+        for begin in range(0, len(onnx_inputs), size):
+            here = onnx_inputs[begin : begin + size]
+            chunks.append(judge_chunk(compiled, here, driver, chained, reference, given, tick))
+    return together(chunks, driver.machine, probe_batch_norm())
+
+
+def judge_chunk(
+    compiled: Artifact,
+    onnx_inputs: Array,
+    driver: Driver,
+    chained: Driver | None,
+    reference: Reference,
+    given: Reference | None,
+    tick: Callable[[int], None] | None,
+) -> Chunk:
+    """The verdicts over some samples. `chained`, for models with real-valued layers, runs the steps on the C's own values."""
+    program = compiled.program
+    inputs = onnx_inputs.reshape(len(onnx_inputs), *program.graph.input.shape)
+    values = reference.run(onnx_inputs, tick)
+    outcome = driver.run(inputs, values)
+    if tick:
+        tick(len(inputs))
+    steps = [judge_step(s, outcome, values, inputs) for s in program.steps if s.index in outcome.steps]
+    bounded: Mapping[str, bounds.Bounded] = {}
+    left_out = np.zeros(len(inputs), bool)
+    if chained:
+        bounded = bounds.run(program.graph, inputs, reference_bits(compiled, values))
+        left_out = flipped_samples(compiled, chained.run(inputs, values), values, bounded)
     c_values = outputs_of(compiled, outcome)
-    return Verification(
-        ok=bool(ok),
+    return Chunk(
         samples=len(inputs),
-        machine=outcome.machine,
         steps=steps,
-        outputs=outputs,
+        outputs=judge_outputs(compiled, outcome, values, left_out, bounded),
         left_out=int(left_out.sum()),
-        exits=exits,
-        given=compare_with_given(compiled, onnx_inputs, c_values) if imported.reasons else None,
-        batch_norm_probe=probe_batch_norm(),
+        wrong_classes=wrong_classes(compiled, outcome),
+        exits=judge_exits(compiled, outcome, values, left_out) if program.exits else None,
+        given=compare_with_given(c_values, given.run(onnx_inputs)) if given else None,
         outputs_c=c_values,
     )
 
 
-def outputs_of(compiled: "Compiled", outcome: Outcome) -> dict[str, Array]:
+def reference_bits(compiled: Artifact, values: Mapping[str, Array]) -> dict[str, Array]:
+    """The reference's binary tensors by graph name, [N, C, H, W]: bounds are taken along its path."""
+    graph = compiled.program.graph
+    return {
+        op.y.name: values[op.y.twin].reshape(-1, *op.y.shape) for op in graph.ops if op.y.twin and op.y.elem is Elem.BIN
+    }
+
+
+def outputs_of(compiled: Artifact, outcome: Outcome) -> dict[str, Array]:
     """The C's outputs, [N, *onnx shape] in float32 as onnxruntime has them."""
     out = {}
     for o, f in zip(compiled.program.graph.outputs, fields(compiled.program), strict=True):
@@ -164,7 +113,7 @@ def same(a: Array, b: Array) -> NDArray[np.bool_]:
     return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
-def judge_step(step: Step, outcome: Outcome, values: dict[str, Array], inputs: Array) -> StepVerdict:
+def judge_step(step: Step, outcome: Outcome, values: Mapping[str, Array], inputs: Array) -> StepVerdict:
     op = step.op
     got = np.ascontiguousarray(outcome.steps[step.index])
     want = values[op.y.twin].reshape(got.shape)
@@ -172,11 +121,7 @@ def judge_step(step: Step, outcome: Outcome, values: dict[str, Array], inputs: A
     tolerance = 0.0
     band = 0
     if op.exact:
-        bad = (
-            ~same(got.astype(want.dtype) if got.dtype != np.float32 else got, want)
-            if got.dtype == np.float32
-            else got != want
-        )
+        bad = ~same(got, want)
     else:
         source = values[op.x.twin].reshape(len(inputs), *op.x.shape) if op.x.twin else inputs
         b = bounds.apply(op, bounds.exact(source))
@@ -191,67 +136,61 @@ def judge_step(step: Step, outcome: Outcome, values: dict[str, Array], inputs: A
     )
 
 
-def flipped_samples(compiled: "Compiled", inputs: Array, values: dict[str, Array], on: str) -> NDArray[np.bool_]:
+def flipped_samples(
+    compiled: Artifact, own: Outcome, values: Mapping[str, Array], bounded: Mapping[str, bounds.Bounded]
+) -> NDArray[np.bool_]:
     """The samples in which, from end to end, a bit differs from the reference's where rounding may decide either way."""
-    graph = compiled.program.graph
-    with Driver(compiled, on, inject=False) as driver:
-        own = driver.run(inputs, values)
-    out = np.zeros(len(inputs), bool)
-    bounded = bounds.run(graph, inputs)
+    out = np.zeros(len(own.whole), bool)
     for step in compiled.program.steps:
         b = bounded.get(step.op.y.name)
         if b is not None and b.band is not None and step.index in own.steps:
             differs = own.steps[step.index] != values[step.op.y.twin].reshape(own.steps[step.index].shape)
-            out |= (differs & b.band).reshape(len(inputs), -1).any(axis=1)
+            out |= (differs & b.band).reshape(len(out), -1).any(axis=1)
     return out
 
 
 def judge_outputs(
-    compiled: "Compiled",
+    compiled: Artifact,
     outcome: Outcome,
-    values: dict[str, Array],
-    inputs: Array,
+    values: Mapping[str, Array],
     left_out: NDArray[np.bool_],
-    *,
-    close: bool,
+    bounded: Mapping[str, bounds.Bounded],
 ) -> list[OutputVerdict]:
-    graph = compiled.program.graph
-    bounded = bounds.run(graph, inputs) if close else {}
-    kept = ~left_out
+    """Each output from end to end; `bounded` is empty where bits must be equal."""
+    kept, n = ~left_out, len(left_out)
     verdicts = []
-    for o, f in zip(graph.outputs, fields(compiled.program), strict=True):
-        raw = outcome.whole[f.name].reshape(len(inputs), -1)
-        want = values[o.name].reshape(len(inputs), -1)
+    for o, f in zip(compiled.program.graph.outputs, fields(compiled.program), strict=True):
+        raw = np.ascontiguousarray(outcome.whole[f.name].reshape(n, -1))
+        want = values[o.name].reshape(n, -1)
         error = np.abs(raw.astype(np.float64) - want.astype(np.float64))
-        allowed = 2 * bounded[f"output:{o.name}"].error.reshape(len(inputs), -1) if close else np.zeros_like(error)
-        bad = np.where(allowed > 0, error > allowed, ~same(np.ascontiguousarray(raw), want))
-        vector = len(o.shape) == 2 and o.shape[1] > 1
-        agree = float((raw.argmax(axis=1) == want.argmax(axis=1))[kept].mean()) if vector and kept.any() else None
+        allowed = 2 * bounded[f"output:{o.name}"].error.reshape(n, -1) if bounded else np.zeros_like(error)
+        bad = np.where(allowed > 0, error > allowed, ~same(raw, want))
+        agree = int((raw.argmax(axis=1) == want.argmax(axis=1))[kept].sum()) if is_vector(o) else None
         verdicts.append(
             OutputVerdict(
-                o.name,
-                int(kept.sum()),
-                int(bad[kept].any(axis=1).sum()),
-                float(error[kept].max(initial=0)),
-                float(allowed.max(initial=0)),
-                agree,
+                name=o.name,
+                samples=int(kept.sum()),
+                mismatched_samples=int(bad[kept].any(axis=1).sum()),
+                largest_error=float(error[kept].max(initial=0)),
+                tolerance=float(allowed.max(initial=0)),
+                agreeing_samples=agree,
             )
         )
     return verdicts
 
 
-def judge_class(compiled: "Compiled", outcome: Outcome) -> bool:
-    """Whether class_index is the first arg-max of the logits it belongs to."""
+def wrong_classes(compiled: Artifact, outcome: Outcome) -> int:
+    """How often class_index is not the first arg-max of the logits it belongs to."""
     by_name = {o.name: f.name for o, f in zip(compiled.program.graph.outputs, fields(compiled.program), strict=True)}
     last = compiled.program.steps[-1].op
     if not isinstance(last, Classify | Decide):
-        return True
+        return 0
     logits = outcome.whole[by_name[last.output.name]]
-    return bool((outcome.whole["class_index"] == logits.argmax(axis=1)).all())
+    return int((outcome.whole["class_index"] != logits.argmax(axis=1)).sum())
 
 
 def judge_exits(
-    compiled: "Compiled", outcome: Outcome, values: dict[str, Array], left_out: NDArray[np.bool_]
+    compiled: Artifact, outcome: Outcome, values: Mapping[str, Array], left_out: NDArray[np.bool_]
 ) -> ExitVerdict:
     """Compare each decision with the entropy of the reference's logits in float64."""
     exits = compiled.program.exits
@@ -283,18 +222,15 @@ def judge_exits(
     return ExitVerdict(exits.threshold, taken, int((wrong & ~left_out).sum()), int((differs & tie).sum()))
 
 
-def compare_with_given(compiled: "Compiled", onnx_inputs: Array, c_values: dict[str, Array]) -> GivenVerdict:
+def compare_with_given(c_values: Mapping[str, Array], values: Mapping[str, Array]) -> GivenVerdict:
     """How far the C is from the file as given, where the contract is with its canonical form."""
-    imported = compiled.imported
-    names = [o.name for o in compiled.program.graph.outputs]
-    values = run_reference(imported.given, imported.input_name, onnx_inputs, names)
-    differing = np.zeros(len(onnx_inputs), bool)
+    n = len(next(iter(c_values.values())))
+    differing, agreeing = np.zeros(n, bool), np.ones(n, bool)
     largest = 0.0
-    agree = []
-    for name in names:
-        a, b = c_values[name].reshape(len(onnx_inputs), -1), values[name].reshape(len(onnx_inputs), -1)
+    for name, c_value in c_values.items():
+        a, b = c_value.reshape(n, -1), values[name].reshape(n, -1)
         difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
         differing |= (difference > 0).any(axis=1)
+        agreeing &= a.argmax(axis=1) == b.argmax(axis=1)
         largest = max(largest, float(difference.max()))
-        agree.append(float((a.argmax(axis=1) == b.argmax(axis=1)).mean()))
-    return GivenVerdict(len(onnx_inputs), int(differing.sum()), largest, min(agree))
+    return GivenVerdict(n, int(differing.sum()), largest, int(agreeing.sum()))

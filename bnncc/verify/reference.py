@@ -14,36 +14,42 @@ from bnncc.scalar import apply_steps, batch_norm
 Array = NDArray[Any]
 
 
-def run_reference(
-    model: onnx.ModelProto,
-    input_name: str,
-    inputs: Array,
-    values: Sequence[str],
-    tick: Callable[[int], None] | None = None,
-) -> dict[str, Array]:
-    """The named values of `model` for inputs [N, 1, ...], each stacked over the samples. Raises ModelError E0305... E0308."""
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
-    present = {o.name for o in model.graph.output} | {input_name}
-    extended.graph.output.extend(onnx.ValueInfoProto(name=v) for v in values if v not in present)
-    names = [v for v in values if v != input_name]
-    try:
-        s = session(extended)
+class Reference:
+    """onnxruntime on `model`, to be asked for the named values. Raises ModelError E0308."""
+
+    def __init__(self, model: onnx.ModelProto, input_name: str, values: Sequence[str]) -> None:
+        extended = onnx.ModelProto()
+        extended.CopyFrom(model)
+        present = {o.name for o in model.graph.output} | {input_name}
+        extended.graph.output.extend(onnx.ValueInfoProto(name=v) for v in values if v not in present)
+        self.input_name, self.values = input_name, list(values)
+        try:
+            self.session = session(extended)
+        except Exception as e:  # onnxruntime has one exception class a status code, under a private module
+            raise self.refused(e) from None
+
+    def run(self, inputs: Array, tick: Callable[[int], None] | None = None) -> dict[str, Array]:
+        """The values for inputs [N, *onnx shape], sample by sample, each stacked over the samples."""
+        names = [v for v in self.values if v != self.input_name]
         rows = []
         for x in inputs:
-            rows.append(s.run(names, {input_name: x}))
+            try:
+                rows.append(self.session.run(names, {self.input_name: x}))
+            except Exception as e:
+                raise self.refused(e) from None
             if tick:
                 tick(1)
-    except Exception as e:  # onnxruntime has one exception class a status code, under a private module
-        raise ModelError.of(
+        found = {n: np.stack([r[k] for r in rows]) for k, n in enumerate(names)}
+        if self.input_name in self.values:
+            found[self.input_name] = inputs
+        return found
+
+    def refused(self, e: Exception) -> ModelError:
+        return ModelError.of(
             "E0308",
             f"onnxruntime cannot run the model: {first_line(e)}",
             remedy="check the model with onnxruntime alone",
-        ) from None
-    found = {n: np.stack([r[k] for r in rows]) for k, n in enumerate(names)}
-    if input_name in values:
-        found[input_name] = inputs
-    return found
+        )
 
 
 def probe_batch_norm() -> int:

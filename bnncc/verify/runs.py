@@ -1,17 +1,15 @@
 """Whole runs from elsewhere (a board, the counting simulator) beside onnxruntime."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnncc.artifact import Artifact
 from bnncc.emit import fields
 from bnncc.outputs import entropy
-from bnncc.verify.reference import run_reference
-
-if TYPE_CHECKING:
-    from bnncc.compiler import Compiled
+from bnncc.verify.reference import Reference
 
 ENTROPY_MARGIN = 1e-5  # nats; a decision this close to the threshold may fall either way in float32
 
@@ -30,10 +28,11 @@ class RunsVerdict:
         return self.differing_samples if self.judged else 0
 
 
-def judge_runs(compiled: "Compiled", onnx_inputs: NDArray[Any], results: NDArray[np.void]) -> RunsVerdict:
+def judge_runs(compiled: Artifact, onnx_inputs: NDArray[Any], results: NDArray[np.void]) -> RunsVerdict:
     """Compare NAME_result structs [N] with the reference: outputs bit for bit, the exit taken, up to that exit's outputs."""
     graph, imported = compiled.program.graph, compiled.imported
-    values = run_reference(imported.reference, imported.input_name, onnx_inputs, [o.name for o in graph.outputs])
+    names = [o.name for o in graph.outputs]
+    values = Reference(imported.reference, imported.input_name, names).run(onnx_inputs)
     n = len(results)
     bad = np.zeros(n, bool)
     largest = 0.0

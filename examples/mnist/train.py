@@ -32,7 +32,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     mnist, model = data.mnist(), LeNet5()
     settings = Settings(options.epochs, batch_size=100, gamma=1e-3, gamma_decay=0.01, tau=1e-8, seed=options.seed)
-    train(model, mnist.train, mnist.validation, settings, checkpoint=options.out / "lenet5.pt")
+    training, held_out = mnist.train.hold_out(5000)
+    train(model, training, held_out, settings, checkpoint=options.out / "lenet5.pt")
 
     check = export_onnx(model, options.out / "lenet5.onnx", (1, 1, 28, 28))
     (share,) = accuracy(model, mnist.test)

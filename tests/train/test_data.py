@@ -35,19 +35,18 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_digits_are_split_once_and_for_all() -> None:
     first, second = data.digits(), data.digits()
-    assert [len(part) for part in (first.train, first.validation, first.test)] == [1257, 180, 360]
-    assert first.train.x.shape == (1257, 1, 8, 8)
+    assert first.train.x.shape == (1437, 1, 8, 8)
+    assert first.test.y.shape == (360,)
     assert first.train.x.dtype == np.uint8
     assert first.train.x.max() == 16
     assert np.array_equal(first.test.x, second.test.x)
     assert np.bincount(first.test.y).min() >= 34
-    assert len(np.unique(np.concatenate([p.x for p in (first.train, first.validation, first.test)]), axis=0)) == 1797
+    assert len(np.unique(np.concatenate([first.train.x, first.test.x]), axis=0)) == 1797
 
 
 def test_reads_mnist_packed_or_not(folder: Path) -> None:
-    sets = data.mnist(folder, validation=2)
-    assert sets.train.x.shape == (10, 1, 28, 28)
-    assert sets.validation.y.tolist() == [0, 1]
+    sets = data.mnist(folder)
+    assert sets.train.x.shape == (12, 1, 28, 28)
     assert sets.test.y.tolist() == [0, 1, 2, 3, 4]
     assert sets.test.y.dtype == np.int64
 
@@ -88,7 +87,7 @@ def test_download_falls_back_to_the_next_mirror_and_is_kept(folder: Path, monkey
 
     monkeypatch.setattr(data.urllib.request, "urlopen", serve)
     monkeypatch.setitem(data.MNIST_SHA256, name, data.hashlib.sha256(content).hexdigest())
-    assert len(data.mnist(folder, validation=2).test) == 5
+    assert len(data.mnist(folder).test) == 5
     assert asked == [mirror + name for mirror in data.MNIST_MIRRORS]
     assert (folder / name).read_bytes() == content
 
@@ -108,3 +107,9 @@ def test_a_broken_gzip_is_refused(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ToolError, match="E0705"):
         data.mnist(folder)
+
+
+def test_holds_out_the_last_images(folder: Path) -> None:
+    rest, held_out = data.mnist(folder).train.hold_out(2)
+    assert rest.x.shape == (10, 1, 28, 28)
+    assert held_out.y.tolist() == [0, 1]

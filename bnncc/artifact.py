@@ -1,0 +1,39 @@
+"""A compiled model as later stages see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnncc.emit import result_dtype
+from bnncc.errors import Diagnostic
+from bnncc.frontend.importer import Imported
+from bnncc.layout import C_TYPES, DTYPES
+from bnncc.program import Program
+from bnncc.target import Target
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The generated files, and all that verification, measurement and reports need to know of them."""
+
+    name: str
+    target: Target
+    imported: Imported
+    program: Program
+    files: Mapping[str, str]
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        return self.imported.warnings
+
+    @property
+    def input_dtype(self) -> "np.dtype[Any]":
+        """The type of one input value in C."""
+        return DTYPES[C_TYPES[self.program.graph.input.elem]]
+
+    @property
+    def result_dtype(self) -> "np.dtype[np.void]":
+        """NAME_result as a numpy structured dtype."""
+        return result_dtype(self.program)

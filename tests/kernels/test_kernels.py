@@ -1,0 +1,96 @@
+"""Every kernel against the numpy meaning of its op: random shapes and extremes, on the host and on every core."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bnncc.graph import Elem
+from bnncc.kernels import KERNELS
+from bnncc.target import cores
+from tests.kernels.bench import Case, check, run
+from tests.kernels.ops import MAKERS, conv, inputs
+
+READS_INPUT = ("value_conv", "table_conv", "threshold", "value_pool", "sum", "map", "store")
+HOST_CORE = cores()["cortex-m4"]
+
+
+def case(rng, kernel, *, small=False, first=""):
+    """A random op for a kernel; `small` keeps it affordable in the simulator."""
+    while True:
+        op = MAKERS[kernel](rng)
+        work = getattr(op, "macs", op.x.size)
+        if first and op.x.elem not in (Elem.U8, Elem.I8, Elem.F32):
+            continue
+        if work <= (40_000 if small else 1_000_000) and op.x.size + op.y.size < (2_000 if small else 20_000):
+            return Case(op, kernel, inputs(rng, op.x), first)
+
+
+def run_all(cases, core, where, *, sim=False):
+    for c, stored in zip(cases, run(cases, core, where, sim=sim), strict=True):
+        check(c, stored)
+
+
+def test_every_kernel_is_tested():
+    elsewhere = {"classify", "exit"}  # they work on the result: tests/test_networks.py
+    assert {k.name for k in KERNELS} == set(MAKERS) | elsewhere
+
+
+@pytest.mark.parametrize("batch", range(2))
+@pytest.mark.parametrize("kernel", MAKERS)
+def test_on_the_host(kernel, batch, tmp_path):
+    """Under ASan and UBSan; arrays are exactly as large as the C may touch."""
+    rng = np.random.default_rng([batch, *kernel.encode()])
+    run_all([case(rng, kernel) for _ in range(20)], HOST_CORE, tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("kernel", READS_INPUT)
+def test_on_the_networks_input(kernel, layout, tmp_path):
+    """The first op reads the input in the application's order, not pixel-major."""
+    rng = np.random.default_rng([7, *kernel.encode()])
+    for k in range(3):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        run_all([case(rng, kernel, first=layout)], HOST_CORE, folder)
+
+
+@pytest.mark.parametrize("pad_value", [0, 1, -1])
+def test_channel_counts_around_words(pad_value, tmp_path):
+    rng = np.random.default_rng(5)
+    same = {
+        "size": (4, 5),
+        "out": (4, 5),
+        "kernel": (3, 3),
+        "strides": (1, 1),
+        "dilations": (1, 1),
+        "pads": (1, 1, 1, 1),
+    }
+    cases = []
+    for c in (20, 40, 97):
+        for o in (10, 33, 48):
+            op = conv(rng, Elem.BIN, c, o, same)
+            op = type(op)(**{**op.__dict__, "pad_value": pad_value})
+            cases.append(Case(op, "binary_conv", inputs(rng, op.x)))
+    run_all(cases, HOST_CORE, tmp_path)
+
+
+@pytest.mark.parametrize("value", [-1, 1])
+def test_extremes(value, tmp_path):
+    """All weights alike and all inputs alike: the accumulator at its ends, and thresholds there."""
+    rng = np.random.default_rng(9)
+    cases = []
+    for kernel in ("binary_conv", "binary_dense", "value_conv", "table_conv"):
+        for _ in range(4):
+            c = case(rng, kernel)
+            weight = np.full_like(c.op.weight, value)
+            cases.append(replace(c, op=type(c.op)(**{**c.op.__dict__, "weight": weight})))
+    run_all(cases, HOST_CORE, tmp_path)
+
+
+@pytest.mark.parametrize("core", cores())
+def test_in_the_simulator(core, tmp_path):
+    """Two ops a kernel on each core; the M0 and M0+ machines fault on Thumb-2 and on unaligned access."""
+    rng = np.random.default_rng([3, *core.encode()])
+    cases = [case(rng, kernel, small=True) for kernel in MAKERS for _ in range(2)]
+    run_all(cases, cores()[core], tmp_path, sim=True)
