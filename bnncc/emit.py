@@ -275,8 +275,6 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         }
     )
     used = [w for w in ("differing", "differing_masked", "rounded", "decide") if f"{name}_{w}(" in body]
-    if "differing_masked" in used and "differing" not in used:
-        used.append("differing")
     helpers = env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables)
     constants = [c for s in program.steps for c in s.parts.constants]
     shared = {
