@@ -12,15 +12,16 @@ from bnncc.scalar import Cut, Step, find_cut, near_channels
 
 def merge_maps(graph: Graph) -> Graph:
     """Map(Map(x)) becomes one Map, and a Map that only feeds an output becomes the output's steps."""
-    merged: dict[str, Op] = {}  # in order, by what they make
+    runs: dict[str, list[Op]] = {}  # ops that become one, by the tensor that the last of them makes
     for op in graph.ops:
-        f = merged.get(op.x.name)
-        if isinstance(op, Map) and isinstance(f, Map) and graph.sole_user(f.y) is op:
-            del merged[f.y.name]
-            merged[op.y.name] = replace(op, x=f.x, steps=f.steps + op.steps, origin=joined(f, op))
+        before = runs.get(op.x.name)
+        if isinstance(op, Map) and before and isinstance(before[-1], Map) and graph.sole_user(op.x) is op:
+            del runs[op.x.name]
+            before.append(op)
+            runs[op.y.name] = before
         else:
-            merged[op.y.name] = op
-    graph = graph.with_ops(merged.values())
+            runs[op.y.name] = [op]
+    graph = graph.with_ops(run[0] if len(run) == 1 else _merged(run) for run in runs.values())
     outputs = []
     for o in graph.outputs:
         f_or_none = graph.producer(o.tensor)
@@ -30,6 +31,11 @@ def merge_maps(graph: Graph) -> Graph:
             outputs.append(o)
     graph = replace(graph, outputs=tuple(outputs))
     return graph.with_ops(needed(graph, [o.tensor for o in outputs]))
+
+
+def _merged(maps: list[Op]) -> Map:
+    steps = [s for m in maps if isinstance(m, Map) for s in m.steps]
+    return Map(x=maps[0].x, y=maps[-1].y, origin=joined(*maps), steps=tuple(steps))
 
 
 def joined(*ops: Op) -> tuple[str, ...]:

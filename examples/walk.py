@@ -133,7 +133,7 @@ def walk(
         table.add_row(f"left at (entropy < {threshold:g} nats)", ", ".join(shares))
     table.add_row("flash", f"{totals['flash_bytes']:,} bytes, {totals['constant_bytes']:,} of them constants")
     table.add_row("RAM", f"{totals['ram_bytes']:,} bytes, and {measured.stack_bytes:,} bytes of stack")
-    for label, value in (("mean", cycles.mean()), ("worst", cycles.max())):
+    for label, value in (("mean", cycles.mean()), ("worst image", cycles.max())):
         time = f"{1e3 * value / clock:.2f} ms at {clock / 1e6:g} MHz"
         table.add_row(f"cycles, {label} ({CYCLE_MODEL})", f"{value:,.0f}, {time}")
     console.print(table)

@@ -144,13 +144,33 @@ class Net:
         return out
 
 
+def small_net(channels: int = 9, elem: int = T.UINT8, size: int = 6) -> tuple[Net, str]:
+    """A net with one layer: x [2, size, size] -> Conv 3x3 -> BatchNormalization -> sign, [channels, size - 2, size - 2]."""
+    net = Net(np.random.default_rng(channels), (2, size, size), elem)
+    x = "x" if elem == T.FLOAT else net.normalise()
+    x = net.node("Conv", x, net.weight((channels, 2, 3, 3)), kernel_shape=[3, 3])
+    return net, net.sign(net.batch_norm(x), "ge_where")
+
+
+def finish(net: Net, x: str, outputs: int = 5) -> Net:
+    """Flatten, a binary dense layer, the output."""
+    x = net.node("Flatten", x)
+    (size,) = net.shape_of(x)
+    net.outputs.append(net.node("MatMul", x, net.const(net.rng.choice([-1.0, 1.0], (size, outputs)))))
+    return net
+
+
 def _between(values: np.ndarray, share: float) -> float:
-    """A number that share of the way from one to the next of the values, near their median."""
+    """A number that share of the way from one to the next of the values, near their median.
+
+    Values that lie much closer than others are one integer after rounding, and are not parted.
+    """
     distinct = np.unique(values)
-    if len(distinct) == 1:
+    steps = np.flatnonzero(np.diff(distinct) > 1e-3 * np.ptp(distinct))
+    if not len(steps):
         return float(distinct[0]) + share
-    k = int(np.clip(np.searchsorted(distinct, np.median(values)), 1, len(distinct) - 1))
-    return float(distinct[k - 1] + share * (distinct[k] - distinct[k - 1]))
+    k = steps[np.argmin(np.abs(steps - np.searchsorted(distinct, np.median(values))))]
+    return float(distinct[k] + share * (distinct[k + 1] - distinct[k]))
 
 
 def bipolar_quant() -> onnx.FunctionProto:

@@ -10,7 +10,7 @@ import onnx
 
 from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
 from bnncc.frontend import elementwise, linear, shaping
-from bnncc.frontend.load import Source, label, load, printable
+from bnncc.frontend.load import QUANTIZER_DOMAINS, Source, label, load, printable
 from bnncc.frontend.values import Condition, Context, Edits, Known, Refusal, Value
 from bnncc.graph import Conv, Elem, Exits, Graph, Map, MaxPool, Output, Sign, Tensor, check, needed
 
@@ -149,10 +149,14 @@ def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
     if any(name in ctx.unknown for name in node.input):
         ctx.unknown.update(node.output)
         return
-    importer = IMPORTERS.get(node.op_type)
+    domains = QUANTIZER_DOMAINS if node.op_type == "BipolarQuant" else ("", "ai.onnx")
+    importer = IMPORTERS.get(node.op_type) if node.domain in domains else None
     try:
         if importer is None:
-            raise Refusal("E0201", f"the operator {node.op_type} is not supported", "see docs/operators.md for what is")
+            operator = f"{node.domain}::{node.op_type}".removeprefix("::")
+            raise Refusal(
+                "E0201", f"the operator {printable(operator)} is not supported", "see docs/operators.md for what is"
+            )
         if any(name and name not in ctx.values and ctx.constant(name) is None for name in node.input):
             raise Refusal("E0105", "it reads a value that nothing makes", "export the model again")
         known = importer(ctx, node)
@@ -182,6 +186,8 @@ def _agree(ctx: Context, node: onnx.NodeProto, known: Known) -> None:
 
 
 def _outputs(ctx: Context) -> list[Output]:
+    if not ctx.source.model.graph.output:
+        raise ModelError.of("E0208", "the model has no output", remedy="export it with its logits as output")
     outputs = []
     for o in ctx.source.model.graph.output:
         if o.name in ctx.unknown:

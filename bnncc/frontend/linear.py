@@ -22,6 +22,7 @@ from bnncc.scalar import Step, apply_steps, step
 
 Doubles = NDArray[np.float64]
 EXACT = 1 << 24  # below this float32 holds every integer
+COUNTABLE = 1 << 16  # the generated code counts differing bits in 16-bit halves of a word
 MULTIPLIERS = (1, 2, 4, 5, 8, 10, 16)  # tried to make an offset integral: 127.5 needs 2
 SCALE_JITTER = 1e-6  # relative spread of |w| within a channel that exporters leave
 
@@ -248,6 +249,12 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
         raise Refusal(
             "E0302",
             f"its accumulator can reach {bound}, beyond 2**24 where onnxruntime's float32 is not exact",
+            "use fewer inputs to this layer",
+        )
+    if source.q.elem is Elem.BIN and bound >= COUNTABLE:
+        raise Refusal(
+            "E0302",
+            f"each of its outputs sums {bound} binary inputs; the kernels count up to {COUNTABLE - 1}",
             "use fewer inputs to this layer",
         )
     steps: list[Step] = []

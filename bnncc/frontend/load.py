@@ -1,6 +1,7 @@
 """Read an ONNX file, check it, and evaluate what is constant in it."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnxruntime as ort
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from bnncc.errors import ModelError, UsageError
@@ -54,14 +55,8 @@ def load(source: "str | os.PathLike[str] | onnx.ModelProto") -> Source:
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
-        return onnx.load(path, format="protobuf")
-    except FileNotFoundError as e:
-        if path.exists():  # the model is there, a file of external data is not
-            raise ModelError.of(
-                "E0106",
-                f"the data of {path.name} are missing: {e.filename or e}",
-                remedy="keep the model and its data in one folder",
-            ) from None
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except FileNotFoundError:
         raise UsageError.of(
             "E0101", f"cannot read {path}: no such file", remedy="check the path to the model"
         ) from None
@@ -69,10 +64,29 @@ def _read(path: Path) -> onnx.ModelProto:
         raise UsageError.of(
             "E0101", f"cannot read {path}: {e.strerror or e}", remedy="check the file and its rights"
         ) from None
-    except (DecodeError, ValueError, onnx.checker.ValidationError, UnicodeError) as e:
+    except (DecodeError, ValueError) as e:
         raise ModelError.of(
             "E0102", f"{path} is not a readable ONNX file ({first_line(e)})", remedy="export the model again"
         ) from None
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
+        raise ModelError.of(
+            "E0106",
+            f"the data that {path.name} keeps in another file cannot be read: {first_line(e)}",
+            remedy="keep the model and its data in one folder",
+        ) from None
+    return model
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """Every string in a protobuf message; one that is no UTF-8 comes as bytes."""
+    for kind, value in message.ListFields():
+        if kind.type == kind.TYPE_MESSAGE:
+            for m in [value] if isinstance(value, Message) else value:
+                yield from _texts(m)
+        elif kind.type == kind.TYPE_STRING:
+            yield from [value] if isinstance(value, str | bytes) else value
 
 
 def first_line(e: BaseException) -> str:
@@ -83,6 +97,8 @@ def first_line(e: BaseException) -> str:
 def _check(model: onnx.ModelProto) -> None:
     if not model.graph.node:
         raise ModelError.of("E0102", "the file holds no graph", remedy="export the model again")
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise ModelError.of("E0102", "the file holds text that is not UTF-8", remedy="export the model again")
     opsets = {o.domain: o.version for o in model.opset_import}
     version = opsets.get("", opsets.get("ai.onnx", 0))
     if not MIN_OPSET <= version <= onnx.defs.onnx_opset_version():

@@ -1,0 +1,294 @@
+"""What cannot be compiled is refused with a code that says why and names the node."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto as T
+from onnx import helper as h
+
+import bnncc
+from tests.nets import Net, finish, small_net
+
+Build = Callable[[Net, str], str]
+
+
+def refused(model: onnx.ModelProto, code: str, where: str = "", **options: object) -> bnncc.Diagnostic:
+    with pytest.raises(bnncc.BnnccError) as caught:
+        bnncc.compile(model, name="net", **options)
+    found = caught.value.diagnostics
+    assert [d.code for d in found] == [code]
+    assert found[0].message
+    assert where in found[0].where
+    return found[0]
+
+
+def edited(build: Build, **kind: object) -> onnx.ModelProto:
+    """A small network whose bits go through `build` before they leave it."""
+    net, x = small_net(**kind)
+    net.outputs.append(build(net, x))
+    return net.model()
+
+
+def conv(net: Net, x: str, *weights: str, **given: object) -> str:
+    return net.node("Conv", x, *weights, **given)
+
+
+def training_batch_norm(net: Net, x: str) -> str:
+    y = net.node("BatchNormalization", x, *[net.const(np.ones(9))] * 4, training_mode=1)
+    net.nodes[-1].output.extend(["running_mean", "running_var"])
+    return y
+
+
+ONE = (9, 9, 1, 1)
+NODES: dict[str, tuple[str, Build]] = {
+    "an operator": ("E0201", lambda n, x: n.node("Softmax", x)),
+    "a cast": ("E0201", lambda n, x: n.node("Cast", n.node("Cast", x, to=T.DOUBLE), to=T.FLOAT)),
+    "three operands": ("E0201", lambda n, x: n.node("Max", x, n.const(0.0), n.const(1.0))),
+    "a residual": ("E0201", lambda n, x: n.node("Add", x, n.node("Neg", x))),
+    "a lonely difference": ("E0201", lambda n, x: n.node("Neg", n.node("Sub", x, n.node("Neg", x)))),
+    "1 / x": ("E0201", lambda n, x: n.node("Div", n.const(1.0), x)),
+    "training BatchNorm": ("E0201", training_batch_norm),
+    "Not of bits": ("E0201", lambda n, x: n.node("Where", n.node("Not", n.const(True, bool)), x, x)),
+    "Where of tensors": ("E0201", lambda n, x: n.node("Where", n.const(np.ones((1, 9, 4, 4)) > 0, bool), x, x)),
+    "Where of a ramp": (
+        "E0201",
+        lambda n, x: n.node("Where", n.node("Less", x, n.const(0.0)), n.const(np.arange(4)), n.const(1.0)),
+    ),
+    "Where that float32 cannot scale": (
+        "E0201",
+        lambda n, x: n.node(
+            "Where", n.node("Less", n.node("Mul", x, n.const(3)), n.const(0.0)), n.const(0.3), n.const(0.1)
+        ),
+    ),
+    "groups": ("E0201", lambda n, x: conv(n, x, n.weight((9, 1, 1, 1)), group=9)),
+    "a pool of half the image": ("E0201", lambda n, x: n.node("AveragePool", x, kernel_shape=[2, 2])),
+    "a padded average": ("E0201", lambda n, x: n.node("AveragePool", x, kernel_shape=[4, 4], auto_pad="SAME_UPPER")),
+    "a mean over channels": ("E0201", lambda n, x: n.node("ReduceMean", x, n.const([1], np.int64))),
+    "a reflecting border": (
+        "E0201",
+        lambda n, x: conv(
+            n, n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), mode="reflect"), n.weight(ONE)
+        ),
+    ),
+    "padded channels": ("E0201", lambda n, x: n.node("Pad", x, n.const([0, 1, 0, 0, 0, 0, 0, 0], np.int64))),
+    "a last window outside": (
+        "E0201",
+        lambda n, x: n.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1], ceil_mode=1),
+    ),
+    "weights that vary": ("E0202", lambda n, x: conv(n, x, n.node("Reshape", x, n.const([1, 9, 4, 4], np.int64)))),
+    "ternary weights": ("E0203", lambda n, x: conv(n, x, n.const(n.rng.integers(-1, 2, ONE)))),
+    "real weights": ("E0203", lambda n, x: conv(n, x, n.const(n.rng.normal(size=ONE)))),
+    "alpha zero": ("E0203", lambda n, x: n.node("Gemm", n.node("Flatten", x), n.weight((144, 3)), alpha=0.0)),
+    "a transposition": ("E0204", lambda n, x: n.node("Reshape", x, n.const([1, 4, 9, 4], np.int64))),
+    "a widening operand": ("E0205", lambda n, x: n.node("Add", x, n.const(np.ones((2, 9, 4, 4))))),
+    "a widening zero": (
+        "E0205",
+        lambda n, x: n.node(
+            "Where", n.node("GreaterOrEqual", x, n.const(np.zeros((3, 9, 4, 4)))), n.const(1.0), n.const(-1.0)
+        ),
+    ),
+    "a widening choice": (
+        "E0205",
+        lambda n, x: n.node(
+            "Where", n.node("GreaterOrEqual", x, n.const(0.0)), n.const(np.ones((2, 9, 4, 4))), n.const(-1.0)
+        ),
+    ),
+    "two paddings": (
+        "E0206",
+        lambda n, x: conv(
+            n,
+            n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(1.0)),
+            n.weight(ONE),
+            pads=[1, 1, 1, 1],
+        ),
+    ),
+    "padding with a half": (
+        "E0206",
+        lambda n, x: conv(
+            n, n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(0.5)), n.weight(ONE)
+        ),
+    ),
+    "a pool of a padded tensor": (
+        "E0206",
+        lambda n, x: n.node(
+            "MaxPool", n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(1.0)), kernel_shape=[2, 2]
+        ),
+    ),
+    "a padded output": (
+        "E0208",
+        lambda n, x: n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(1.0)),
+    ),
+    "NaN weights": ("E0301", lambda n, x: conv(n, x, n.const(np.full(ONE, np.nan)))),
+    "an infinite bias": ("E0301", lambda n, x: conv(n, x, n.weight(ONE), n.const(np.full(9, np.inf)))),
+    "division by zero": ("E0301", lambda n, x: n.node("Div", x, n.const(0.0))),
+    "a negative variance": (
+        "E0301",
+        lambda n, x: n.node("BatchNormalization", x, *[n.const(np.ones(9))] * 3, n.const(-np.ones(9))),
+    ),
+    "an overflowing scale": (
+        "E0301",
+        lambda n, x: n.node(
+            "BatchNormalization", x, n.const(np.full(9, 3e38)), *[n.const(np.ones(9))] * 2, n.const(np.zeros(9))
+        ),
+    ),
+    "a scaled accumulator": (
+        "E0303",
+        lambda n, x: conv(n, conv(n, x, n.weight(ONE), n.const(np.ones(9))), n.const(np.full(ONE, 0.3))),
+    ),
+    "Sign of an even number of bits": ("E0304", lambda n, x: n.node("Sign", conv(n, x, n.weight((9, 9, 2, 1))))),
+    "Sign in a padded layer": (
+        "E0304",
+        lambda n, x: n.node("Sign", conv(n, x, n.weight((9, 9, 3, 3)), pads=[1, 1, 1, 1])),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NODES)
+def test_refused_nodes(case: str) -> None:
+    code, build = NODES[case]
+    model = edited(build)
+    last = model.graph.output[0].name
+    refused(model, code, last if code == "E0208" else "(")
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    net, x = small_net()
+    net.outputs = [net.node("Softmax", x), net.node("Conv", x, net.const(net.rng.normal(size=ONE))), net.node("Elu", x)]
+    with pytest.raises(bnncc.ModelError) as caught:
+        bnncc.compile(net.model(), name="net")
+    assert [d.code for d in caught.value.diagnostics] == ["E0201", "E0203", "E0201"]
+
+
+@pytest.mark.parametrize("operation", ["Sub", "Add", "Mul", "Div"])
+def test_arithmetic_on_bytes_wraps_around_and_is_refused(operation: str) -> None:
+    net = Net(np.random.default_rng(0), (2, 4, 4))
+    net.outputs.append(net.node("Cast", net.node(operation, "x", net.const(3, np.uint8)), to=T.FLOAT))
+    assert "uint8" in refused(net.model(), "E0201", f"{operation}_1").message
+
+
+def test_large_sums_are_refused() -> None:
+    net = Net(np.random.default_rng(0), (70_000,))
+    net.outputs.append(net.node("MatMul", net.normalise(0.0, 1.0), net.weight((70_000, 2))))
+    refused(net.model(), "E0302", "MatMul")
+    net = Net(np.random.default_rng(0), (65_536,), T.FLOAT)
+    net.outputs.append(net.node("MatMul", net.sign("x", "ge_where"), net.weight((65_536, 2))))
+    assert "65536" in refused(net.model(), "E0302", "MatMul").message
+    net = Net(np.random.default_rng(0), (1, 300, 300))
+    net.outputs.append(net.node("GlobalAveragePool", net.node("Cast", "x", to=T.FLOAT)))
+    refused(net.model(), "E0302", "GlobalAveragePool")
+
+
+def input_model(shape: tuple[object, ...], elem: int = T.FLOAT, count: int = 1) -> onnx.ModelProto:
+    infos = [h.make_tensor_value_info(f"x{k}", elem, shape) for k in range(count)]
+    nodes = [h.make_node("Identity", ["x0"], ["y"])]
+    graph = h.make_graph(nodes, "g", infos, [h.make_tensor_value_info("y", elem, shape)])
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        input_model((1, 3), count=2),
+        input_model((1, 3), T.INT32),
+        input_model((1, 3), T.DOUBLE),
+        input_model((2, 3)),
+        input_model((1, 3, 4)),
+        input_model((1, "n")),
+    ],
+    ids=["two inputs", "int32", "double", "batch 2", "three dimensions", "symbolic size"],
+)
+def test_unsupported_inputs(model: onnx.ModelProto) -> None:
+    refused(model, "E0207")
+
+
+def test_no_input() -> None:
+    graph = h.make_graph(
+        [h.make_node("Identity", ["c"], ["y"])],
+        "g",
+        [],
+        [h.make_tensor_value_info("y", T.FLOAT, (1, 2))],
+        [onnx.numpy_helper.from_array(np.ones((1, 2), np.float32), "c")],
+    )
+    refused(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=10), "E0207")
+
+
+def test_a_constant_output_is_refused() -> None:
+    net, x = small_net()
+    net = finish(net, x)
+    net.outputs.append(net.node("Identity", net.const(np.ones((1, 3)))))
+    refused(net.model(), "E0208")
+
+
+def test_a_symbolic_batch_is_one_sample() -> None:
+    bnncc.compile(input_model(("batch", 3)), name="net")
+
+
+@pytest.mark.parametrize("version", [1, 8, 1000])
+def test_opsets(version: int) -> None:
+    model = input_model((1, 3))
+    model.opset_import[0].version = version
+    refused(model, "E0103")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"bnncc.exits": "not json"},
+        {"bnncc.exits": '["a"]'},
+        {"bnncc.exits": "[" * 5000},
+        {"bnncc.exits": "[1, 2]"},
+        {"bnncc.exits": '["OUT0", "OUT1"]'},
+        {"bnncc.exits": '["OUT0", "OUT1"]', "bnncc.exit_threshold": "nan"},
+        {"bnncc.exits": '["OUT0", "OUT1"]', "bnncc.exit_threshold": "1e300"},
+        {"bnncc.exits": '["OUT0", "OUT1"]', "bnncc.exit_threshold": "1", "bnncc.exit_rule": "max_probability"},
+        {"bnncc.exits": '["OUT0", "OUT0"]', "bnncc.exit_threshold": "1"},
+    ],
+)
+def test_bad_exits(metadata: dict[str, str]) -> None:
+    net, x = small_net()
+    finish(finish(net, x), x)
+    if metadata["bnncc.exits"] == "[1, 2]":
+        for k, name in enumerate(net.outputs):  # ONNX names may look like numbers
+            for node in net.nodes:
+                node.output[:] = [str(k + 1) if o == name else o for o in node.output]
+        net.outputs = ["1", "2"]
+    filled = {k: v.replace("OUT0", net.outputs[0]).replace("OUT1", net.outputs[1]) for k, v in metadata.items()}
+    net.metadata = filled
+    refused(net.model(), "E0209", "metadata_props")
+
+
+def test_exits_that_are_images_are_refused() -> None:
+    net, x = small_net()
+    finish(net, x).outputs.append(x)
+    net.metadata = {"bnncc.exits": f'["{net.outputs[0]}", "{x}"]', "bnncc.exit_threshold": "1"}
+    refused(net.model(), "E0209")
+
+
+def test_options() -> None:
+    net, x = small_net()
+    model = finish(net, x).model()
+    refused(model, "E0402", input="i8")
+    refused(model, "E0401", target="cortex-m99")
+    for name in ("int", "9lives", "a b", "x" * 41, "", "ünicode"):
+        with pytest.raises(bnncc.UsageError, match="E0403"):
+            bnncc.compile(model, name=name)
+    for name in ("model", "stdint", "Driver"):  # NAME.h would stand in front of another header
+        with pytest.raises(bnncc.UsageError, match="E0403"):
+            bnncc.compile(model, name=name)
+
+
+def test_require_binary_names_the_real_layers() -> None:
+    net, x = small_net(elem=T.FLOAT)
+    model = finish(net, x).model()
+    found = refused(model, "E0305", "Conv", require_binary=True)
+    assert "--input u8" in found.remedy
+    bnncc.compile(model, name="net", input="u8", require_binary=True)
+
+
+def test_a_float_input_to_a_binary_layer_warns() -> None:
+    net, x = small_net(elem=T.FLOAT)
+    model = finish(net, x).model()
+    assert [w.code for w in bnncc.compile(model, name="net").warnings] == ["W0401"]
+    assert not bnncc.compile(model, name="net", input="i8").warnings
