@@ -93,24 +93,40 @@ def build_dense(op: Op, name: str) -> Parts:
 def work_patch(op: Op) -> Mapping[str, float]:
     c = conv(op)
     pixels = c.y.shape[1] * c.y.shape[2]
-    channels = pixels * c.weight.shape[0]
-    words = patch_words(c)
+    taps = pixels * c.kernel[0] * c.kernel[1]
+    u = unit(c.x.shape[0])
+    masked = border_pixels(c) if c.padded and c.pad_value == 0 else 0
     return {
         "call": 1,
         "pixel": pixels,
-        "tap": pixels * c.kernel[0] * c.kernel[1],
-        "tap_word": pixels * c.kernel[0] * c.kernel[1] * unit(c.x.shape[0]).words,
-        "channel": channels,
-        "block8": channels * (words // 8),
-        "word": channels * (words % 8),
+        "tap" if u.bits == 32 else "narrow_tap": taps,
+        "tap_word": taps * (u.words - 1),
+        **row_work(c, pixels - masked, ""),
+        **row_work(c, masked, "masked_"),
+        "bit": pixels * c.weight.shape[0] if c.cut else 0,
     }
+
+
+def border_pixels(op: Conv) -> int:
+    """Output pixels whose window reaches outside the input."""
+    inside = 1
+    for axis in (0, 1):
+        start = np.arange(op.y.shape[1 + axis]) * op.strides[axis] - op.pads[axis]
+        end = start + (op.kernel[axis] - 1) * op.dilations[axis]
+        inside *= int(((start >= 0) & (end < op.x.shape[1 + axis])).sum())
+    return op.y.shape[1] * op.y.shape[2] - inside
+
+
+def row_work(op: Conv, pixels: int, prefix: str) -> dict[str, float]:
+    """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and the words left over."""
+    rows = pixels * op.weight.shape[0]
+    words = patch_words(op)
+    return {f"{prefix}channel": rows, f"{prefix}block8": rows * (words // 8), f"{prefix}word": rows * (words % 8)}
 
 
 def work_dense(op: Op) -> Mapping[str, float]:
     c = conv(op)
-    words = patch_words(c)
-    channels = c.weight.shape[0]
-    return {"call": 1, "channel": channels, "block8": channels * (words // 8), "word": channels * (words % 8)}
+    return {"call": 1, **row_work(c, 1, ""), "bit": c.weight.shape[0] if c.cut else 0}
 
 
 KERNELS = (

@@ -1,5 +1,6 @@
 """The small kernels: thresholds, pooling, sums, elementwise maps, outputs, arg-max and exits."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,10 +10,36 @@ from bnncc.kernels.base import Kernel, cut_constants, never, step_constants
 from bnncc.layout import pack_bits, unit
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Parts
+from bnncc.scalar import Step
+
+STEP_WORK = {
+    "add": "add",
+    "sub": "add",
+    "rsub": "add",
+    "mul": "multiply",
+    "div": "divide",
+    "max": "compare",
+    "min": "compare",
+}
 
 
-def values(op: Op) -> Mapping[str, float]:
-    return {"call": 1, "value": op.y.size}
+def kind(op: Op) -> str:
+    """What reading one input costs by."""
+    if op.x.elem is Elem.BIN:
+        return "wide_bit" if unit(op.x.shape[0]).words > 1 else "bit"
+    return "integer" if op.x.elem.is_integer else "real"
+
+
+def arithmetic(op: Op, steps: tuple[Step, ...]) -> Mapping[str, float]:
+    """The work of float32 steps on every value."""
+    work: Counter[str] = Counter()
+    for s in steps:
+        work[STEP_WORK[s.operation]] += op.y.size
+    return work
+
+
+def threshold_work(op: Op) -> Mapping[str, float]:
+    return {"call": 1, "pixel": op.y.shape[1] * op.y.shape[2], kind(op): op.y.size}
 
 
 def build_threshold(op: Op, name: str) -> Parts:
@@ -24,8 +51,15 @@ def build_threshold(op: Op, name: str) -> Parts:
 def pool_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, MaxPool)
     pixels = op.y.shape[1] * op.y.shape[2]
+    taps = op.kernel[0] * op.kernel[1]
     lanes = unit(op.y.shape[0]).words if op.x.elem is Elem.BIN else op.y.shape[0]
-    return {"call": 1, "pixel": pixels, "lane": pixels * lanes, "read": pixels * lanes * op.kernel[0] * op.kernel[1]}
+    loop = "padded_" if op.padded else "unrolled_" if taps <= 4 else ""
+    return {
+        "call": 1,
+        "pixel": pixels,
+        "wide_lane" if lanes > 1 else "lane": pixels * lanes,
+        f"{loop}{'bit' if op.x.elem is Elem.BIN else kind(op)}_read": pixels * lanes * taps,
+    }
 
 
 def build_bit_pool(op: Op, name: str) -> Parts:
@@ -62,21 +96,29 @@ def build_store(op: Op, name: str) -> Parts:
 
 
 def sum_work(op: Op) -> Mapping[str, float]:
-    return {"call": 1, "value": op.x.size}
+    return {"call": 1, "channel": op.x.shape[0], kind(op): op.x.size}
 
 
 def store_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, Store)
-    return {"call": 1, "value": op.y.size, "step": op.y.size * len(op.output.steps)}
+    converted = op.y.size if op.result_type == "float" and op.x.elem is not Elem.F32 else 0
+    image = "_image" if 1 < op.x.shape[0] < op.x.size else ""  # whose order changes
+    return {"call": 1, kind(op) + image: op.y.size, "convert": converted, **arithmetic(op, op.output.steps)}
 
 
 def map_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, Map)
-    return {"call": 1, "value": op.y.size, "step": op.y.size * len(op.steps)}
+    return {"call": 1, "pixel": op.y.shape[1] * op.y.shape[2], kind(op): op.y.size, **arithmetic(op, op.steps)}
 
 
 def classes(op: Op) -> Mapping[str, float]:
     return {"call": 1, "class": op.x.size}
+
+
+def classify_work(op: Op) -> Mapping[str, float]:
+    assert isinstance(op, Classify)
+    real = op.output.steps or op.output.tensor.elem is Elem.F32
+    return {"call": 1, "real_class" if real else "class": op.x.size}
 
 
 KERNELS = (
@@ -87,7 +129,7 @@ KERNELS = (
         "threshold.c.j2",
         never,
         build_threshold,
-        values,
+        threshold_work,
     ),
     Kernel(
         "bit_pool",
@@ -102,7 +144,7 @@ KERNELS = (
     Kernel("sum", "sum of each channel over all pixels", Sum, "sum.c.j2", never, no_parts, sum_work),
     Kernel("map", "float32 arithmetic in the reference's order", Map, "map.c.j2", never, build_map, map_work),
     Kernel("store", "an output in the order of the ONNX model", Store, "store.c.j2", never, build_store, store_work),
-    Kernel("classify", "arg-max, ties to the first", Classify, "classify.c.j2", never, no_parts, classes),
+    Kernel("classify", "arg-max, ties to the first", Classify, "classify.c.j2", never, no_parts, classify_work),
     Kernel(
         "exit", "arg-max, and whether the entropy allows to stop here", Decide, "exit.c.j2", never, no_parts, classes
     ),

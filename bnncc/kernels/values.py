@@ -93,7 +93,14 @@ def build_table(op: Op, name: str) -> Parts:
 def work_sums(op: Op) -> Mapping[str, float]:
     c = conv(op)
     pixels = c.y.shape[1] * c.y.shape[2]
-    return {"call": 1, "pixel": pixels, "input": pixels * c.taps, "channel": pixels * c.weight.shape[0], "mac": c.macs}
+    return {
+        "call": 1,
+        "pixel": pixels,
+        "padded_tap" if c.padded else "tap": pixels * c.kernel[0] * c.kernel[1],
+        "input": pixels * c.taps,
+        "channel": pixels * c.weight.shape[0],
+        "mac" if c.x.elem.is_integer else "real_mac": c.macs,
+    }
 
 
 def work_table(op: Op) -> Mapping[str, float]:
@@ -104,6 +111,7 @@ def work_table(op: Op) -> Mapping[str, float]:
     return {
         "call": 1,
         "pixel": pixels,
+        "padded_tap" if c.padded else "tap": pixels * c.kernel[0] * c.kernel[1],
         "input": pixels * c.taps,
         "group": pixels * groups,
         "channel": channels,

@@ -1,0 +1,120 @@
+"""The compiler's cycle prediction against the simulator, and how its coefficients are fitted and written."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnncc.graph import Elem, Graph
+from bnncc.sim import calibrate
+from bnncc.sim.calibrate import Fit, Layers, Sample, fit, measure_graph, non_negative_least_squares, replace_costs
+from bnncc.target import cores
+
+M4 = cores()["cortex-m4"]
+
+
+def layers(elem: Elem, shape: tuple[int, int, int]) -> Layers:
+    return Layers(np.random.default_rng(7), elem, shape)
+
+
+def binary() -> Graph:
+    g = layers(Elem.U8, (48, 10, 10))
+    x = g.binary()
+    g.pool(g.conv(x, 40, 3, pad=1), 2, 2)
+    g.sum(x)
+    g.map(x, ("mul", "add"))
+    return g.graph()
+
+
+def dense() -> Graph:
+    g = layers(Elem.I8, (320, 1, 1))
+    g.conv(g.conv(g.binary(), 96, 0), 10, 0, bits=False)
+    return g.graph()
+
+
+def image() -> Graph:
+    g = layers(Elem.U8, (3, 14, 14))
+    g.conv(g.input, 24, 3, pad=1)
+    g.pool(g.input, 2, 2)
+    return g.graph()
+
+
+def logits() -> Graph:
+    g = layers(Elem.I8, (60, 1, 1))
+    g.store(g.input, ("mul", "add"))
+    g.outputs[0] = calibrate.replace(g.outputs[0], shape=(1, 60))
+    return g.graph()
+
+
+def exits() -> Graph:
+    g = layers(Elem.I8, (12, 1, 1))
+    scale = (calibrate.step("mul", 0.02),)
+    g.outputs = [calibrate.Output(name, (1, 12), g.input, scale) for name in ("early", "late")]
+    return g.graph(calibrate.Exits((0, 1), 0.0))
+
+
+@pytest.mark.parametrize(
+    ("graph", "forced", "kernels"),
+    [
+        (binary(), None, {"binary_conv", "bit_pool", "threshold", "sum", "map", "store"}),
+        (dense(), "binary_dense", {"binary_dense"}),
+        (image(), "table_conv", {"table_conv", "value_pool"}),
+        (image(), "value_conv", {"value_conv"}),
+        (logits(), None, {"store", "classify"}),
+        (exits(), None, {"exit"}),
+    ],
+    ids=["binary", "dense", "table", "value", "logits", "exits"],
+)
+def test_prediction_is_within_30_percent_of_the_simulator(graph: Graph, forced: str | None, kernels: set[str]) -> None:
+    samples = measure_graph(graph, M4, forced, np.random.default_rng(8))
+    assert kernels <= {s.kernel for s in samples}
+    for s in samples:
+        predicted = sum(M4.cost[s.kernel][part] * times for part, times in s.work.items())
+        assert predicted == pytest.approx(s.cycles, rel=0.3), s
+
+
+def test_every_core_has_the_same_cost_tables() -> None:
+    keys = {name: {kernel: set(table) for kernel, table in core.cost.items()} for name, core in cores().items()}
+    assert all(k == keys["cortex-m4"] for k in keys.values())
+
+
+def test_least_squares_without_a_bound_is_exact() -> None:
+    a = np.array([[1.0, 0, 2], [0, 3, 1], [4, 1, 0], [1, 1, 1]])
+    assert non_negative_least_squares(a, a @ [1.0, 2, 3]) == pytest.approx([1, 2, 3])
+
+
+def test_least_squares_stops_at_zero() -> None:
+    a = np.array([[1.0, 1], [1, 2], [1, 3]])
+    assert non_negative_least_squares(a, np.array([3.0, 2, 1])) == pytest.approx([2, 0])  # unbounded: [4, -1]
+
+
+def test_a_fit_recovers_the_coefficients() -> None:
+    made = fit([Sample("k", {"call": 1, "loop": n}, 50 + 7 * n) for n in (10, 100, 1000)])
+    assert made.coefficients == pytest.approx({"call": 50, "loop": 7})
+    assert np.abs(made.errors).max() < 1e-6
+
+
+def test_writing_replaces_the_costs_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = calibrate.folder("targets") / "cores" / "cortex-m7.toml"
+    copy = tmp_path / "cores" / source.name
+    copy.parent.mkdir()
+    copy.write_text(source.read_text())
+    monkeypatch.setattr(calibrate, "folder", lambda _: tmp_path)
+    monkeypatch.setattr(calibrate, "fit_core", lambda _: {"sum": Fit({"call": 1.5}, np.array([0.1, -0.3]))})
+    calibrate.main(["--target", "cortex-m7"])
+    assert copy.read_text() == source.read_text()
+    calibrate.main(["--target", "cortex-m7", "--write"])
+    before, after = tomllib.loads(source.read_text()), tomllib.loads(copy.read_text())
+    assert after["cost"] == {"sum": {"call": 1.5}}
+    assert {**before, "cost": None} == {**after, "cost": None}
+    assert source.read_text().split("\n[timing]")[1] == copy.read_text().split("\n[timing]")[1]
+    assert "dual issue is not modelled" in copy.read_text().split("[cost.sum]")[0]
+    assert "20.0%  30.0%" in capsys.readouterr().out
+
+
+def test_replacing_costs_keeps_what_follows() -> None:
+    text = "a = 1\n\n# Cycles of each kernel's loops: old\n[cost.x]\ncall = 1\n\n[cost.y]\ncall = 2\n# what follows\n[timing]\n"
+    assert replace_costs(text, "new\n") == "a = 1\n\nnew\n# what follows\n[timing]\n"
