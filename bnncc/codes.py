@@ -103,7 +103,7 @@ CODES: dict[str, tuple[str, str]] = {
     "E0302": (
         "accumulator beyond 2**24",
         "onnxruntime sums in float32, which holds integers exactly up to 2**24. Beyond, no integer result "
-        "could be equal to it bit for bit. A layer of binary inputs counts at most 65,535 of them an output.",
+        "could be equal to it bit for bit.",
     ),
     "E0303": (
         "no counterpart in the file",

@@ -6,58 +6,23 @@ Gemm), the reference model is edited to the same canonical form, and the reason 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from bnncc.frontend.affine import EXACT, Doubles, affine, constant_part, is_power_of_two
+from bnncc.frontend.canonical import Linear, edit, exact_bias, largest_bias
 from bnncc.frontend.elementwise import attributes
 from bnncc.frontend.load import label
 from bnncc.frontend.shaping import image_shape, padding, pair
 from bnncc.frontend.values import Context, Known, Refusal, Value
-from bnncc.graph import Conv, Elem, Sign, Sum, Tensor, pad_hw
-from bnncc.scalar import Step, apply_steps, step
+from bnncc.graph import Conv, Elem, Tensor
+from bnncc.scalar import Step, step
 
-Doubles = NDArray[np.float64]
-EXACT = 1 << 24  # below this float32 holds every integer
-COUNTABLE = 1 << 16  # the generated code counts differing bits in 16-bit halves of a word
-MULTIPLIERS = (1, 2, 4, 5, 8, 10, 16)  # tried to make an offset integral: 127.5 needs 2
 SCALE_JITTER = 1e-6  # relative spread of |w| within a channel that exporters leave
-
-
-@dataclass(frozen=True)
-class Affine:
-    """A real tensor as scale * (mul * q - zero[c] + rest[c, h, w]) of an integer tensor q; rest is what is not integral."""
-
-    q: Tensor
-    scale: float
-    mul: int
-    zero: tuple[int, ...]
-    rest: Doubles
-    exact: bool  # the float32 values are exactly scale * integer, with scale a power of two
-
-
-@dataclass(frozen=True)
-class Linear:
-    """One layer as the file has it: signs [O, C, kh, kw], a scale and a bias per output channel."""
-
-    node: onnx.NodeProto
-    signs: NDArray[np.int8]
-    scale: Doubles
-    bias: NDArray[np.float32] | None
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilations: tuple[int, int] = (1, 1)
-    pad_value: float = 0.0
-    dense: bool = False
-
-
-def is_power_of_two(x: "float | Doubles") -> bool:
-    mantissa, _ = np.frexp(np.abs(x))
-    return bool(np.all(mantissa == 0.5))
 
 
 def signs_and_scale(w: NDArray[Any]) -> tuple[NDArray[np.int8], Doubles]:
@@ -159,56 +124,6 @@ def bias_of(ctx: Context, node: onnx.NodeProto, index: int, channels: int) -> ND
     return None if not flat.any() else flat
 
 
-def affine(ctx: Context, tensor: Tensor) -> Affine | None:
-    """How `tensor` depends on an integer tensor, if by one scale for all of it."""
-    q, steps = ctx.chain(tensor)
-    if not q.elem.is_integer:
-        return None
-    a, b = np.float64(1), np.zeros((1, 1, 1))
-    scales: list[Doubles] = []
-    for s in steps:
-        v = s.value.astype(np.float64)
-        if s.operation in ("mul", "div"):
-            v = 1 / v if s.operation == "div" else v
-            scales.append(v)
-            if v.size > 1 and not np.all(v == v.flat[0]):
-                return None
-            a, b = a * v.flat[0], b * v.flat[0]
-        elif s.operation in ("add", "sub"):
-            b = b + v if s.operation == "add" else b - v
-        elif s.operation == "rsub":
-            a, b = -a, v - b
-        else:
-            return None
-    if a == 0:
-        return None
-    offset = -b / a  # in units of q
-    mul = next((m for m in MULTIPLIERS if np.abs(m * offset - np.round(m * offset)).max() < 1e-6), 1)
-    if q.elem is Elem.BIN:
-        mul, zero = 1, np.zeros((1, 1, 1))
-    else:
-        zero = np.round(mul * offset)
-        zero = zero if np.all(zero == zero[:, :1, :1]) else np.zeros((1, 1, 1))
-    rest = zero - mul * offset
-    rest = np.where(np.abs(rest - np.round(rest)) < 1e-6, np.round(rest), rest)
-    scale = float(a) / mul
-    zeros = tuple(int(z) for z in np.broadcast_to(zero[:, 0, 0], q.shape[:1])) if zero.any() else ()
-    return Affine(q, scale, mul, zeros, rest, is_exact(q, steps, scale, mul, zero + 0 * rest, rest))
-
-
-def is_exact(q: Tensor, steps: Sequence[Step], scale: float, mul: int, zero: Doubles, rest: Doubles) -> bool:
-    """Whether the file's float32 steps give exactly scale * integer for every value of q (tried, up to 2**16 of them)."""
-    if not is_power_of_two(scale) or not np.all(rest == np.round(rest)):
-        return False
-    if not steps:
-        return True
-    values = np.arange(q.lo, q.hi + 1, q.stride)
-    if len(values) > 1 << 16:
-        return False
-    grid = values.reshape(-1, 1, 1, 1)
-    return bool(np.all(apply_steps(grid, steps).astype(np.float64) == scale * (mul * grid - zero + rest)))
-
-
 def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int], *, gemm_bias: bool) -> Known:
     """Append the Conv and its steps; edit the reference model where the file is not exact."""
     node, out = layer.node, layer.node.output[0]
@@ -249,12 +164,6 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
         raise Refusal(
             "E0302",
             f"its accumulator can reach {bound}, beyond 2**24 where onnxruntime's float32 is not exact",
-            "use fewer inputs to this layer",
-        )
-    if source.q.elem is Elem.BIN and bound >= COUNTABLE:
-        raise Refusal(
-            "E0302",
-            f"each of its outputs sums {bound} binary inputs; the kernels count up to {COUNTABLE - 1}",
             "use fewer inputs to this layer",
         )
     steps: list[Step] = []
@@ -329,133 +238,9 @@ def real(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int])
     return finish(ctx, layer, op, steps, twin, edited=bool(steps), onnx_shape=ctx.out_shape(node))
 
 
-def constant_part(op: Conv, rest: Doubles) -> Doubles:
-    """What the non-integral offsets add to each accumulator, [O, 1, 1] or [O, H, W]; taps in zero padding add nothing."""
-    if not rest.any():
-        return np.zeros((1, 1, 1))
-    c, h, w = op.x.shape
-    padded = pad_hw(np.broadcast_to(rest, (1, c, h, w)), op.pads, 0)
-    total = np.asarray(op.accumulate(padded)[0], np.float64)
-    return total[:, :1, :1] if np.all(total == total[:, :1, :1]) else total
-
-
 def accumulator_range(op: Conv) -> tuple[int, int, int]:
     """(lo, hi, stride) that the integer accumulator can take, over all channels and inputs."""
     if op.x.elem is Elem.BIN:
         same_parity = not op.padded or op.pad_value != 0 or op.x.shape[0] % 2 == 0
         return -op.taps, op.taps, 2 if same_parity else 1
     return -op.bound, op.bound, 1
-
-
-def largest_bias(layer: Linear, scale: float) -> float:
-    """The largest |bias| in units of the accumulator."""
-    return 0.0 if layer.bias is None else float(np.abs(layer.bias / (layer.scale * scale)).max())
-
-
-def exact_bias(layer: Linear, scale: float, bound: int) -> bool:
-    """Whether every partial sum of +-scale and the bias is exact in float32, in any order."""
-    assert layer.bias is not None
-    unit = float(np.min(layer.scale)) * abs(scale)
-    b = layer.bias.astype(np.float64) / unit
-    return bool(np.all(b == np.round(b)) and np.abs(b).max() + bound < EXACT and np.ptp(layer.scale) == 0)
-
-
-def edit(ctx: Context, layer: Linear, source: Affine | None, value: Value, steps: Sequence[Step], op: Conv) -> str:
-    """Put the canonical form of this layer into the reference model; returns the name of the accumulator there."""
-    node, out, edits = layer.node, layer.node.output[0], ctx.edits
-    make = onnx.helper.make_node
-    nodes: list[onnx.NodeProto] = []
-
-    def emit(kind: str, inputs: list[str], name: str, **given: Any) -> str:
-        nodes.append(make(kind, inputs, [name], **given))
-        return name
-
-    x = node.input[0]
-    if source is not None:
-        x = emit("Cast", [materialise(ctx, source.q)], ctx.name(out, "q"), to=onnx.TensorProto.FLOAT)
-        if source.mul != 1:
-            x = emit(
-                "Mul",
-                [x, edits.constant(ctx.name(out, "mul"), np.array(source.mul, np.float32))],
-                ctx.name(out, "scaled"),
-            )
-        if source.zero:
-            zero = np.array(source.zero, np.float32).reshape(1, -1, 1, 1)
-            x = emit(
-                "Reshape",
-                [x, edits.constant(ctx.name(out, "image"), np.array((1, *op.x.shape), np.int64))],
-                ctx.name(out, "imaged"),
-            )
-            x = emit("Sub", [x, edits.constant(ctx.name(out, "zero"), zero)], ctx.name(out, "centred"))
-    acc = ctx.name(out, "acc")
-    if layer.dense:
-        columns = layer.signs.reshape(layer.signs.shape[0], -1).T.astype(np.float32)
-        flat = emit(
-            "Reshape",
-            [x, edits.constant(ctx.name(out, "flat"), np.array((1, columns.shape[0]), np.int64))],
-            ctx.name(out, "flattened"),
-        )
-        emit("MatMul", [flat, edits.constant(ctx.name(out, "signs"), columns)], acc)
-    else:
-        if value.padded and source is not None:
-            top, left, bottom, right = value.pads
-            widths = edits.constant(ctx.name(out, "pads"), np.array((0, 0, top, left, 0, 0, bottom, right), np.int64))
-            x = emit(
-                "Pad",
-                [x, widths, edits.constant(ctx.name(out, "fill"), np.array(op.pad_value, np.float32))],
-                ctx.name(out, "padded"),
-            )
-        pads = [a - b for a, b in zip(layer.pads, value.pads, strict=True)]  # the Conv node's own
-        signs = edits.constant(ctx.name(out, "signs"), layer.signs.astype(np.float32))
-        emit("Conv", [x, signs], acc, strides=layer.strides, pads=pads, dilations=layer.dilations)
-    name = acc
-    for k, s in enumerate(steps):
-        v = s.value.reshape(1, -1) if layer.dense else s.value[None]
-        c = edits.constant(ctx.name(out, f"const{k}"), np.ascontiguousarray(v))
-        name = emit(s.operation.capitalize(), [name, c], out if k == len(steps) - 1 else ctx.name(out, f"step{k}"))
-    if not steps:
-        emit("Identity", [name], out)
-    edits.replaced[out] = nodes
-    return acc if steps else out
-
-
-def materialise(ctx: Context, q: Tensor) -> str:
-    """The name of an ONNX value equal to the integer tensor q in the reference model. Raises Refusal."""
-    twin = ctx.twins.get(q.name) or q.twin
-    if twin:
-        return twin
-    maker = ctx.makers.get(q.name)
-    if isinstance(maker, Sum):
-        axes = ctx.edits.constant(ctx.name(q.name, "axes"), np.array([2, 3], np.int64))
-        below = materialise(ctx, maker.x)
-        nodes = [
-            onnx.helper.make_node("Cast", [below], [ctx.name(q.name, "float")], to=onnx.TensorProto.FLOAT),
-            onnx.helper.make_node("ReduceSum", [ctx.name(q.name, "float"), axes], [q.name], keepdims=1),
-        ]
-        ctx.edits.added[q.name.removesuffix(ctx.name("", "sum"))] = nodes
-        ctx.twins[q.name] = q.name
-        return q.name
-    scaled = q.name.removesuffix(ctx.name("", "bit"))
-    if isinstance(maker, Sign) and scaled in ctx.images:
-        return materialise_bits(ctx, q, scaled)
-    raise Refusal(
-        "E0303",
-        "it scales an accumulator that has no counterpart in the file",
-        "put a BatchNorm and a sign between the two layers",
-    )
-
-
-def materialise_bits(ctx: Context, q: Tensor, scaled: str) -> str:
-    """Bits that the file has only as another pair of values, `scaled`: the sign of their distance from its middle."""
-    value, (_, image) = ctx.values[scaled], ctx.images[scaled]
-    assert isinstance(value, Value)
-    low, high = (np.broadcast_to(v, q.shape).reshape(value.shape) for v in image)
-    make, constant = onnx.helper.make_node, ctx.edits.constant
-    middle, rise, centred, rising = (ctx.name(q.name, part) for part in ("middle", "rise", "centred", "rising"))
-    ctx.edits.added[scaled] = [
-        make("Sub", [scaled, constant(middle, (low + high) / np.float32(2))], [centred]),
-        make("Mul", [centred, constant(rise, np.sign(high - low))], [rising]),
-        make("Sign", [rising], [q.name]),
-    ]
-    ctx.twins[q.name] = q.name
-    return q.name

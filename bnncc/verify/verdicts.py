@@ -66,9 +66,9 @@ class GivenVerdict:
         return self.agreeing_samples / self.samples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """The verdicts over some of the samples."""
+    """The verdicts over some of the samples. `outputs_c` holds the C's outputs in graph order, [N, *onnx shape]."""
 
     samples: int
     steps: list[StepVerdict]
@@ -77,23 +77,15 @@ class Chunk:
     wrong_classes: int
     exits: ExitVerdict | None
     given: GivenVerdict | None
-    outputs_c: dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Verification:
-    """The outcome of verify(). `outputs_c` holds the C's outputs in graph order, [N, *onnx shape]."""
-
-    samples: int
-    machine: str
-    steps: list[StepVerdict]
-    outputs: list[OutputVerdict]
-    left_out: int
-    wrong_classes: int
-    exits: ExitVerdict | None
-    given: GivenVerdict | None
-    batch_norm_probe: int
     outputs_c: dict[str, Array] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification(Chunk):
+    """The outcome of verify(), over all samples."""
+
+    machine: str
+    batch_norm_probe: int
 
     @property
     def ok(self) -> bool:

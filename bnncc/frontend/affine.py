@@ -1,0 +1,92 @@
+"""Real tensors that are affine images of integers: how a layer's input becomes integers, exactly or by a canonical form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnncc.frontend.values import Context
+from bnncc.graph import Conv, Elem, Tensor, pad_hw
+from bnncc.scalar import Step, apply_steps
+
+Doubles = NDArray[np.float64]
+EXACT = 1 << 24  # below this float32 holds every integer
+MULTIPLIERS = (1, 2, 4, 5, 8, 10, 16)  # tried to make an offset integral: 127.5 needs 2
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A real tensor as scale * (mul * q - zero[c] + rest[c, h, w]) of an integer tensor q; rest is what is not integral."""
+
+    q: Tensor
+    scale: float
+    mul: int
+    zero: tuple[int, ...]
+    rest: Doubles
+    exact: bool  # the float32 values are exactly scale * integer, with scale a power of two
+
+
+def is_power_of_two(x: "float | Doubles") -> bool:
+    mantissa, _ = np.frexp(np.abs(x))
+    return bool(np.all(mantissa == 0.5))
+
+
+def affine(ctx: Context, tensor: Tensor) -> Affine | None:
+    """How `tensor` depends on an integer tensor, if by one scale for all of it."""
+    q, steps = ctx.chain(tensor)
+    if not q.elem.is_integer:
+        return None
+    a, b = np.float64(1), np.zeros((1, 1, 1))
+    scales: list[Doubles] = []
+    for s in steps:
+        v = s.value.astype(np.float64)
+        if s.operation in ("mul", "div"):
+            v = 1 / v if s.operation == "div" else v
+            scales.append(v)
+            if v.size > 1 and not np.all(v == v.flat[0]):
+                return None
+            a, b = a * v.flat[0], b * v.flat[0]
+        elif s.operation in ("add", "sub"):
+            b = b + v if s.operation == "add" else b - v
+        elif s.operation == "rsub":
+            a, b = -a, v - b
+        else:
+            return None
+    if a == 0:
+        return None
+    offset = -b / a  # in units of q
+    mul = next((m for m in MULTIPLIERS if np.abs(m * offset - np.round(m * offset)).max() < 1e-6), 1)
+    if q.elem is Elem.BIN:
+        mul, zero = 1, np.zeros((1, 1, 1))
+    else:
+        zero = np.round(mul * offset)
+        zero = zero if np.all(zero == zero[:, :1, :1]) else np.zeros((1, 1, 1))
+    rest = zero - mul * offset
+    rest = np.where(np.abs(rest - np.round(rest)) < 1e-6, np.round(rest), rest)
+    scale = float(a) / mul
+    zeros = tuple(int(z) for z in np.broadcast_to(zero[:, 0, 0], q.shape[:1])) if zero.any() else ()
+    return Affine(q, scale, mul, zeros, rest, is_exact(q, steps, scale, mul, zero + 0 * rest, rest))
+
+
+def is_exact(q: Tensor, steps: Sequence[Step], scale: float, mul: int, zero: Doubles, rest: Doubles) -> bool:
+    """Whether the file's float32 steps give exactly scale * integer for every value of q (tried, up to 2**16 of them)."""
+    if not is_power_of_two(scale) or not np.all(rest == np.round(rest)):
+        return False
+    if not steps:
+        return True
+    values = np.arange(q.lo, q.hi + 1, q.stride)
+    if len(values) > 1 << 16:
+        return False
+    grid = values.reshape(-1, 1, 1, 1)
+    return bool(np.all(apply_steps(grid, steps).astype(np.float64) == scale * (mul * grid - zero + rest)))
+
+
+def constant_part(op: Conv, rest: Doubles) -> Doubles:
+    """What the non-integral offsets add to each accumulator, [O, 1, 1] or [O, H, W]; taps in zero padding add nothing."""
+    if not rest.any():
+        return np.zeros((1, 1, 1))
+    c, h, w = op.x.shape
+    padded = pad_hw(np.broadcast_to(rest, (1, c, h, w)), op.pads, 0)
+    total = np.asarray(op.accumulate(padded)[0], np.float64)
+    return total[:, :1, :1] if np.all(total == total[:, :1, :1]) else total
