@@ -32,6 +32,13 @@
         (low) = u_ ^ c_; \
     } while (0)
 
+/* Inside a larger function gcc runs out of registers for the adders, which costs more than the calls. */
+#ifdef __GNUC__
+#define DIGITS_NOINLINE __attribute__((noinline))
+#else
+#define DIGITS_NOINLINE
+#endif
+
 /* The number of set bits in each byte of v. */
 static uint32_t digits_byte_counts(uint32_t v)
 {
@@ -40,33 +47,53 @@ static uint32_t digits_byte_counts(uint32_t v)
     return (v + (v >> 4)) & 0x0f0f0f0fu;
 }
 
-/* The two 16-bit halves of the sum of v's bytes. */
-static uint32_t digits_pairs(uint32_t v)
+/* The sum of v's bytes, which must be below 256. */
+static uint32_t digits_byte_sum(uint32_t v)
 {
-    return (v & 0x00ff00ffu) + (v >> 8 & 0x00ff00ffu);
+    return (v * 0x01010101u) >> 24;
 }
 
-/* How many bits of a and b differ. Eight words at a time pass carry-save adders, so that one count stands for eight. */
-static uint32_t digits_differing(const uint32_t *restrict a, const uint32_t *restrict b, int32_t words)
+/* How many bits of a and b differ. Carry-save adders count in every bit position by itself: ones, twos and fours are the
+ * binary digits of these 32 counts, and what goes beyond 7 is added up in eights. */
+DIGITS_NOINLINE static uint32_t digits_differing(const uint32_t *restrict a, const uint32_t *restrict b, int32_t words)
 {
-    uint32_t ones = 0, twos = 0, fours = 0, eights = 0; /* eights: two 16-bit counts */
-    for (; words >= 8; words -= 8, a += 8, b += 8) {
-        uint32_t t0, t1, t2, t3, f0, f1, e;
+    uint32_t ones = 0, twos = 0, fours = 0, eights = 0;
+    uint32_t t0, t1, f0, f1;
+    if (words & 1) {
+        ones = a[0] ^ b[0];
+        a += 1;
+        b += 1;
+
+    }
+    if (words & 2) {
+        DIGITS_CARRY_SAVE(twos, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
+        a += 2;
+        b += 2;
+
+    }
+    if (words & 4) {
+        DIGITS_CARRY_SAVE(t0, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
+        DIGITS_CARRY_SAVE(t1, ones, ones, a[2] ^ b[2], a[3] ^ b[3]);
+        DIGITS_CARRY_SAVE(fours, twos, twos, t0, t1);
+        a += 4;
+        b += 4;
+
+    }
+    for (words /= 8; words > 0; words--) {
         DIGITS_CARRY_SAVE(t0, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
         DIGITS_CARRY_SAVE(t1, ones, ones, a[2] ^ b[2], a[3] ^ b[3]);
         DIGITS_CARRY_SAVE(f0, twos, twos, t0, t1);
-        DIGITS_CARRY_SAVE(t2, ones, ones, a[4] ^ b[4], a[5] ^ b[5]);
-        DIGITS_CARRY_SAVE(t3, ones, ones, a[6] ^ b[6], a[7] ^ b[7]);
-        DIGITS_CARRY_SAVE(f1, twos, twos, t2, t3);
-        DIGITS_CARRY_SAVE(e, fours, fours, f0, f1);
-        eights += digits_pairs(digits_byte_counts(e));
+        DIGITS_CARRY_SAVE(t0, ones, ones, a[4] ^ b[4], a[5] ^ b[5]);
+        DIGITS_CARRY_SAVE(t1, ones, ones, a[6] ^ b[6], a[7] ^ b[7]);
+        DIGITS_CARRY_SAVE(f1, twos, twos, t0, t1);
+        DIGITS_CARRY_SAVE(f0, fours, fours, f0, f1);
+        eights += digits_byte_sum(digits_byte_counts(f0));
+        a += 8;
+        b += 8;
+
     }
-    uint32_t rest = digits_byte_counts(ones) + 2 * digits_byte_counts(twos) + 4 * digits_byte_counts(fours);
-    for (; words > 0; words--) {
-        rest += digits_byte_counts(*a++ ^ *b++); /* at most 56 + 56 a byte */
-    }
-    rest = digits_pairs(rest);
-    return 8 * ((eights & 0xffffu) + (eights >> 16)) + (rest & 0xffffu) + (rest >> 16);
+    const uint32_t rest = digits_byte_counts(ones) + 2 * digits_byte_counts(twos) + 4 * digits_byte_counts(fours);
+    return 8 * eights + digits_byte_sum(rest); /* rest: at most 7 * 8 = 56 a byte, 224 together */
 }
 
 /* Step 0: Conv_4 (Conv); BatchNormalization_5 (BatchNormalization); Where_8 (Where)
@@ -81,8 +108,11 @@ static void digits_step0(const uint8_t *restrict x, uint8_t *restrict y, int16_t
                 const int32_t iy = oy - 1 + ky;
                 for (int32_t kx = 0; kx < 3; kx++) {
                     const int32_t ix = ox - 1 + kx;
-                    const bool in_image = iy >= 0 && iy < 6 && ix >= 0 && ix < 6;
-                    patch[n++] = (int16_t)(in_image ? x[iy * 6 + ix] - 128 : 0);
+                    if (iy < 0 || iy >= 6 || ix < 0 || ix >= 6) {
+                        patch[n++] = 0;
+                        continue;
+                    }
+                    patch[n++] = (int16_t)(x[iy * 6 + ix] - 128);
                 }
             }
 
@@ -91,13 +121,20 @@ static void digits_step0(const uint8_t *restrict x, uint8_t *restrict y, int16_t
             const uint8_t *invert = digits_step0_inverts;
 
             {
+                const uint32_t end = 1u << 5;
                 uint32_t bits = 0;
-                for (int32_t k = 0; k < 5; k++) {
+                for (uint32_t bit = 1; bit != end; bit <<= 1) {
                     int32_t acc = 0;
-                    for (int32_t i = 0; i < 9; i++) {
-                        acc += (w[i / 32] >> (i % 32) & 1u) ? patch[i] : -patch[i];
+                    const int16_t *v = patch;
+                    for (int32_t i = 0; i < 1; i++) {
+                        const int16_t *stop = patch + 9;
+                        for (uint32_t signs = w[i]; v != stop; v++, signs >>= 1) {
+                            acc = signs & 1u ? acc + *v : acc - *v;
+                        }
                     }
-                    bits |= (uint32_t)(acc >= *level++) << k;
+                    if (acc >= *level++) {
+                        bits |= bit;
+                    }
                     w += 1;
                 }
                 bits ^= *invert++;

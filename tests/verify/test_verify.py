@@ -242,10 +242,7 @@ def test_real_layers_are_close_within_a_derived_bound() -> None:
 
 
 def test_a_real_layer_that_is_off_by_more_than_rounding_fails() -> None:
-    c = real_net()
-    v = mutated(c, "net.c", lambda t: t.replace("? patch[i] : -patch[i]", "? patch[i] * 1.01f : -patch[i]")).verify(
-        samples=40
-    )
+    v = mutated(real_net(), "net.c", lambda t: t.replace("float acc = 0;", "float acc = 0.05f;")).verify(samples=40)
     assert not v.ok
 
 
@@ -259,9 +256,8 @@ def test_bits_within_rounding_are_counted_and_left_out() -> None:
     weights = net.constants["c0"].astype(np.float64)
     x = r.normal(size=(40, 64))
     x -= (x @ weights) @ np.linalg.pinv(weights)  # orthogonal to every weight vector, up to rounding
-    loop = "for (int32_t i = 0; i < 64; i++) {"
-    backwards = mutated(c, "net.c", lambda t: t.replace(loop, "for (int32_t i = 63; i >= 0; i--) {"))
-    v = backwards.verify(x.astype(np.float32))  # another order of summation, which the bounds allow
+    other = mutated(c, "net.c", lambda t: t.replace("float acc = 0;", "float acc = 1e-5f;"))
+    v = other.verify(x.astype(np.float32))  # as another order of summation might give, and the bounds allow
     assert v.steps[0].mismatches == 0
     assert v.steps[0].band > 0
     assert v.left_out > 2
