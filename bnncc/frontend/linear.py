@@ -17,7 +17,7 @@ from bnncc.frontend.elementwise import attributes
 from bnncc.frontend.load import label
 from bnncc.frontend.shaping import image_shape, padding, pair
 from bnncc.frontend.values import Context, Known, Refusal, Value
-from bnncc.graph import Conv, Elem, Sum, Tensor, pad_hw
+from bnncc.graph import Conv, Elem, Sign, Sum, Tensor, pad_hw
 from bnncc.scalar import Step, apply_steps, step
 
 Doubles = NDArray[np.float64]
@@ -435,8 +435,27 @@ def materialise(ctx: Context, q: Tensor) -> str:
         ctx.edits.added[q.name.removesuffix(ctx.name("", "sum"))] = nodes
         ctx.twins[q.name] = q.name
         return q.name
+    scaled = q.name.removesuffix(ctx.name("", "bit"))
+    if isinstance(maker, Sign) and scaled in ctx.images:
+        return materialise_bits(ctx, q, scaled)
     raise Refusal(
         "E0303",
         "it scales an accumulator that has no counterpart in the file",
         "put a BatchNorm and a sign between the two layers",
     )
+
+
+def materialise_bits(ctx: Context, q: Tensor, scaled: str) -> str:
+    """Bits that the file has only as another pair of values, `scaled`: the sign of their distance from its middle."""
+    value, (_, image) = ctx.values[scaled], ctx.images[scaled]
+    assert isinstance(value, Value)
+    low, high = (np.broadcast_to(v, q.shape).reshape(value.shape) for v in image)
+    make, constant = onnx.helper.make_node, ctx.edits.constant
+    middle, rise, centred, rising = (ctx.name(q.name, part) for part in ("middle", "rise", "centred", "rising"))
+    ctx.edits.added[scaled] = [
+        make("Sub", [scaled, constant(middle, (low + high) / np.float32(2))], [centred]),
+        make("Mul", [centred, constant(rise, np.sign(high - low))], [rising]),
+        make("Sign", [rising], [q.name]),
+    ]
+    ctx.twins[q.name] = q.name
+    return q.name

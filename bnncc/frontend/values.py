@@ -153,7 +153,8 @@ class Context:
             root, image = self.images[x.name]
             image = apply_steps(image, (s,))
             if (image[0] == -1).all() and (image[1] == 1).all():
-                self.twins.setdefault(root.name, output)
+                if self.mark not in output:
+                    self.twins.setdefault(root.name, output)
                 return Value(root, value.shape)
             self.images[y.name] = root, image
         self.add(Map(x=x, y=y, steps=(s,), origin=(label(node),)))

@@ -292,3 +292,9 @@ def test_a_float_input_to_a_binary_layer_warns() -> None:
     model = finish(net, x).model()
     assert [w.code for w in bnncc.compile(model, name="net").warnings] == ["W0401"]
     assert not bnncc.compile(model, name="net", input="i8").warnings
+
+
+def test_a_ternary_sign_over_real_values_warns() -> None:
+    net = Net(np.random.default_rng(0), (6,), T.FLOAT)
+    model = finish(net, net.sign("x", "sign")).model()
+    assert [w.code for w in bnncc.compile(model, name="net").warnings] == ["W0301"]
