@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 NAME = "layers"  # of the generated programs
 RUNS = 2  # random inputs of each program; the means count
 ELEMS = {Elem.U8: (0, 255), Elem.I8: (-128, 127), Elem.F32: (0, 0)}
+FAMILIES = ({"binary_conv", "binary_dense"},)  # kernels with the same inner loops, fitted together
 LEAST = 100  # cycles: where less is spent, it does not matter how well that is predicted
 
 
@@ -290,21 +291,26 @@ def non_negative_least_squares(a: Floats, b: Floats) -> Floats:
         x = trial
 
 
-def fit(samples: Sequence[Sample]) -> Fit:
+def fit(all_samples: Sequence[Sample], kernel: str) -> Fit:
     """The coefficients of one kernel."""
+    family = next((f for f in FAMILIES if kernel in f), {kernel})
+    samples = [s for s in all_samples if s.kernel in family]
     parts = list(dict.fromkeys(part for s in samples for part in s.work))
     work = np.array([[s.work.get(part, 0) for part in parts] for s in samples], np.float64)
     cycles = np.array([s.cycles for s in samples])
     scale = np.maximum((work / cycles[:, None]).max(axis=0), 1e-12)  # columns of like size
     values = non_negative_least_squares(work / cycles[:, None] / scale, np.ones(len(samples))) / scale
     rounded = [float(f"{v:.3g}") for v in values]
-    return Fit(dict(zip(parts, rounded, strict=True)), work @ np.array(rounded) / cycles - 1)
+    own = np.array([s.kernel == kernel for s in samples])
+    used = {part for s in samples if s.kernel == kernel for part in s.work}
+    coefficients = {part: value for part, value in zip(parts, rounded, strict=True) if part in used}
+    return Fit(coefficients, (work @ np.array(rounded) / cycles - 1)[own])
 
 
 def fit_core(core: Core) -> dict[str, Fit]:
     """A fit for every kernel, in the order of `KERNELS`."""
     samples = measure_core(core)
-    return {k.name: fit([s for s in samples if s.kernel == k.name]) for k in KERNELS}
+    return {k.name: fit(samples, k.name) for k in KERNELS}
 
 
 # files ---------------------------------------------------------------------------------------------------------------

@@ -90,9 +90,18 @@ def test_least_squares_stops_at_zero() -> None:
 
 
 def test_a_fit_recovers_the_coefficients() -> None:
-    made = fit([Sample("k", {"call": 1, "loop": n}, 50 + 7 * n) for n in (10, 100, 1000)])
+    made = fit([Sample("k", {"call": 1, "loop": n}, 50 + 7 * n) for n in (10, 100, 1000)], "k")
     assert made.coefficients == pytest.approx({"call": 50, "loop": 7})
     assert np.abs(made.errors).max() < 1e-6
+
+
+def test_kernels_with_the_same_loops_share_their_coefficients() -> None:
+    samples = [Sample("binary_conv", {"pixel": n, "word": 3 * n}, 8 * n) for n in (10, 100)]
+    samples += [Sample("binary_dense", {"word": n}, 2.2 * n) for n in (10, 100)]
+    conv, dense = fit(samples, "binary_conv"), fit(samples, "binary_dense")
+    assert set(dense.coefficients) == {"word"}
+    assert conv.coefficients["word"] == dense.coefficients["word"]
+    assert len(dense.errors) == 2
 
 
 def test_writing_replaces_the_costs_and_nothing_else(
