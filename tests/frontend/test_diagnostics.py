@@ -177,6 +177,15 @@ def test_large_sums_are_refused() -> None:
     refused(net.model(), "E0302", "GlobalAveragePool")
 
 
+def test_more_than_65535_binary_inputs_are_counted() -> None:
+    net = Net(np.random.default_rng(0), (70_000,), T.FLOAT)
+    net.constants["c0"] = np.ones((70_000, 2), np.float32)
+    net.outputs.append(net.node("MatMul", net.sign("x", "ge_where"), "c0"))
+    compiled = bnncc.compile(net.model())
+    assert compiled.verify(np.ones((1, 70_000), np.float32)).outputs_c.popitem()[1].ravel().tolist() == [70_000, 70_000]
+    assert compiled.verify(samples=2).ok
+
+
 def input_model(shape: tuple[object, ...], elem: int = T.FLOAT, count: int = 1) -> onnx.ModelProto:
     infos = [h.make_tensor_value_info(f"x{k}", elem, shape) for k in range(count)]
     nodes = [h.make_node("Identity", ["x0"], ["y"])]
