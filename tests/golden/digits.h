@@ -3,7 +3,7 @@
  *
  *     #include "digits.h"
  *
- *     static digits_context context; // 56 bytes of working memory
+ *     static digits_context context; // 156 bytes of working memory
  *     static digits_input input[DIGITS_INPUT_COUNT]; // 1 x 6 x 6: channels x height x width
  *     digits_result result;
  *
@@ -32,10 +32,10 @@ typedef uint8_t digits_input;
 /* Working memory; the caller owns it, its contents mean nothing between runs. */
 typedef struct {
     union {
-        uint32_t u32[14];
-        int32_t i32[14];
-        int16_t i16[28];
-        uint8_t u8[56];
+        uint32_t u32[39];
+        int32_t i32[39];
+        int16_t i16[78];
+        uint8_t u8[156];
     } arena;
 } digits_context;
 

@@ -9,7 +9,7 @@ from bnncc.graph import Elem
 from bnncc.kernels import KERNELS
 from bnncc.target import cores
 from tests.kernels.bench import Case, check, run
-from tests.kernels.ops import MAKERS, conv, inputs
+from tests.kernels.ops import MAKERS, conv, inputs, tensor
 
 READS_INPUT = ("value_conv", "table_conv", "threshold", "value_pool", "sum", "map", "store")
 HOST_CORE = cores()["cortex-m4"]
@@ -85,6 +85,27 @@ def test_extremes(value, tmp_path):
             c = case(rng, kernel)
             weight = np.full_like(c.op.weight, value)
             cases.append(replace(c, op=type(c.op)(**{**c.op.__dict__, "weight": weight})))
+    run_all(cases, HOST_CORE, tmp_path)
+
+
+@pytest.mark.parametrize("value", [-1, 1])
+def test_more_inputs_than_16_bits_count(value, tmp_path):
+    """All of 160,000 inputs differ from their weights, with and without a border that counts for nothing."""
+    rng = np.random.default_rng(2)
+    cases = []
+    for kernel, side, pads in (("binary_dense", 50, 0), ("binary_conv", 49, 1)):
+        given = {
+            "size": (side, side),
+            "out": (1, 1),
+            "kernel": (50, 50),
+            "strides": (1, 1),
+            "dilations": (1, 1),
+            "pads": (pads, pads, 0, 0),
+        }
+        op = conv(rng, Elem.BIN, 64, 3, given)
+        y = tensor("y", Elem.I32, (3, 1, 1))
+        op = type(op)(**{**op.__dict__, "y": y, "cut": None, "pad_value": 0, "weight": np.full_like(op.weight, value)})
+        cases.append(Case(op, kernel, inputs(rng, op.x)))
     run_all(cases, HOST_CORE, tmp_path)
 
 
