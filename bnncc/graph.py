@@ -5,7 +5,7 @@ the numpy reference are all tested against it. Integers are evaluated in int64, 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -255,7 +255,6 @@ class Graph:
     ops: tuple[Op, ...]
     outputs: tuple[Output, ...]
     exits: Exits | None = None
-    meta: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _makers(self) -> Mapping[str, Op]:

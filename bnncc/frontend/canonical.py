@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bnncc.frontend.affine import EXACT, Affine, Doubles
+from bnncc.frontend.load import label
 from bnncc.frontend.values import Context, Refusal, Value
 from bnncc.graph import Conv, Sign, Sum, Tensor
 from bnncc.scalar import Step
@@ -28,6 +29,19 @@ class Linear:
     dilations: tuple[int, int] = (1, 1)
     pad_value: float = 0.0
     dense: bool = False
+
+    def of(self, x: Tensor, y: Tensor) -> Conv:
+        """The sum of signs over x, without scale and bias."""
+        return Conv(
+            x=x,
+            y=y,
+            origin=(label(self.node),),
+            weight=self.signs,
+            kernel=self.kernel,
+            strides=self.strides,
+            pads=self.pads,
+            dilations=self.dilations,
+        )
 
 
 def largest_bias(layer: Linear, scale: float) -> float:

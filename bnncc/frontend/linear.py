@@ -145,19 +145,8 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int]
     pad_value = round(layer.pad_value / source.scale)
     if source.scale < 0:  # the reference's sum of zero is +0.0, and -1 times it would not be
         layer, source = replace(layer, signs=-layer.signs), replace(source, scale=-source.scale)
-    conv_of_signs = Conv(
-        x=source.q,
-        y=Tensor(ctx.name(out, "acc"), Elem.I32, shape),
-        origin=(label(node),),
-        weight=layer.signs,
-        kernel=layer.kernel,
-        strides=layer.strides,
-        pads=layer.pads,
-        dilations=layer.dilations,
-        pad_value=pad_value,
-        mul=source.mul,
-        zero=source.zero,
-    )
+    acc = Tensor(ctx.name(out, "acc"), Elem.I32, shape)
+    conv_of_signs = replace(layer.of(source.q, acc), pad_value=pad_value, mul=source.mul, zero=source.zero)
     correction = constant_part(conv_of_signs, source.rest)
     bound = conv_of_signs.bound
     if bound + float(np.abs(correction).max()) >= EXACT:
@@ -221,16 +210,7 @@ def real(ctx: Context, layer: Linear, value: Value, shape: tuple[int, int, int])
         steps.append(step("mul", layer.scale.astype(np.float32)))
     if layer.bias is not None:
         steps.append(step("add", layer.bias))
-    op = Conv(
-        x=value.tensor,
-        y=Tensor(ctx.name(out, "acc"), Elem.F32, shape),
-        origin=(label(node),),
-        weight=layer.signs,
-        kernel=layer.kernel,
-        strides=layer.strides,
-        pads=layer.pads,
-        dilations=layer.dilations,
-    )
+    op = layer.of(value.tensor, Tensor(ctx.name(out, "acc"), Elem.F32, shape))
     twin = out
     if steps:
         twin = edit(ctx, layer, None, value, steps, op)
