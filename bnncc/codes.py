@@ -13,13 +13,13 @@ CODES: dict[str, tuple[str, str]] = {
     # E01: the ONNX file
     "E0101": (
         "the model cannot be read",
-        "The path does not exist, is a folder, or may not be read; or the model keeps its weights in another "
-        "file that is missing.",
+        "The path does not exist, is a folder or no file at all, or may not be read.",
     ),
     "E0102": (
         "not a valid ONNX file",
         "The bytes are no ONNX model, or the model breaks the ONNX specification (a cycle, a value read "
-        "before it is made, an attribute of the wrong type). `python -m onnx.checker` tells the same.",
+        "before it is made, an attribute of the wrong type, a function that calls itself). `python -m onnx.checker` "
+        "tells most of these too.",
     ),
     "E0103": (
         "unsupported opset",
@@ -27,21 +27,23 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "E0104": (
         "absurd dimensions",
-        "A tensor would take more than 512 MiB. An ONNX file is untrusted: sizes are checked before anything "
-        "is allocated.",
+        "A tensor, or all constants that are computed, would take more than 512 MiB. An ONNX file is untrusted: sizes are "
+        "checked before anything is allocated.",
     ),
     "E0105": (
         "shapes do not fit",
         "ONNX shape inference failed, a shape is not static, or a layer's parameters do not fit its input. "
-        "bnncc compiles one sample: batch 1, fixed sizes, 2D images or vectors.",
+        "bnncc compiles one sample: batch 1, fixed sizes, images, sequences or vectors.",
     ),
     "E0106": (
         "an initializer cannot be read",
-        "The data of an initializer do not match its type and dimensions, or lie in a file that is missing.",
+        "The data of an initializer do not match its type and dimensions, are no numbers of at least 8 bits, or lie in a file "
+        "that is missing, too short or outside of the model's folder.",
     ),
     "E0107": (
         "constants cannot be evaluated",
-        "Parts of the graph that do not depend on the input are evaluated once by onnxruntime; it refused.",
+        "Parts of the graph that do not depend on the input are evaluated once by onnxruntime; it refused. Or they hold an "
+        "operator that is not evaluated, because it is random or can take too long.",
     ),
     # E02: operators
     "E0201": (
@@ -53,34 +55,44 @@ CODES: dict[str, tuple[str, str]] = {
         "Weights, biases and BatchNorm parameters must be initializers or computed from initializers alone.",
     ),
     "E0203": (
-        "weights are not binary",
-        "Every output channel must hold weights of one magnitude: +1 and -1, or +s and -s. Zero is neither.",
+        "a layer is multiplied by zero",
+        "The alpha of a Gemm is 0, so that its weights count for nothing. Weights themselves may be of any kind: those of one "
+        "magnitude an output channel, +s and -s, are binary, others real.",
     ),
     "E0204": (
         "unsupported reshape",
-        "bnncc keeps images pixel-major and bit-packed; a view that mixes pixels and channels has no cheap "
-        "form. Flattening to [1, N] is free.",
+        "A tensor has at most four axes, with a batch of 1 in front: [1, C, H, W], [1, C, L] or [1, N]. Five axes are read "
+        "in a channel shuffle alone.",
     ),
     "E0205": (
         "unsupported broadcasting",
-        "An elementwise constant must be a scalar, one value per channel, or of the tensor's own shape.",
+        "An elementwise constant must not enlarge the tensor: a scalar, one value per channel, or the tensor's own shape. "
+        "Of two tensors, both have one shape, or one of them holds one value per channel.",
     ),
-    "E0206": (
-        "unsupported padding",
-        "A convolution of binary values pads with 0 (which counts for nothing), -1 or +1; others with 0. Only "
-        "convolutions read padded tensors.",
+    "E0207": (
+        "unsupported input",
+        "A model has one input: float, uint8 or int8, of shape [1, C, H, W], [1, C, L] or [1, N], or with its channels last.",
     ),
-    "E0207": ("unsupported input", "A model has one input: float, uint8 or int8, of shape [1, C, H, W] or [1, N]."),
     "E0208": (
         "unsupported output",
-        "An output must be a tensor that depends on the input: logits, accumulators or signs.",
+        "An output must be a tensor that depends on the input, listed once: logits, accumulators or signs.",
     ),
     "E0209": (
         "the exits are not well described",
         "metadata_props hold bnncc.exits (a JSON list of all output names in order of depth), bnncc.exit_rule "
         "(entropy) and bnncc.exit_threshold (nats). Exits are logits [1, K].",
     ),
+    "E0210": (
+        "a function contradicts its operator",
+        "The file defines an ONNX function under the name of an operator of QONNX, Brevitas or FINN, and the function "
+        "computes something else: onnxruntime and qonnx would not agree about the model.",
+    ),
     # E03: lowering and exactness
+    "E0306": (
+        "a weight does not fit its storage",
+        "--real-weights f16 stores weights in half precision, whose largest value is 65504. Use f32, or i8, which scales "
+        "each output channel.",
+    ),
     "E0308": (
         "onnxruntime cannot run the model",
         "The reference of every verification is onnxruntime; without it nothing can be said about the C.",
@@ -106,14 +118,16 @@ CODES: dict[str, tuple[str, str]] = {
         "could be equal to it bit for bit.",
     ),
     "E0303": (
-        "no counterpart in the file",
-        "The layer's canonical form refers to an integer that the file never computes, so it could not be verified.",
+        "integers that the file rounds",
+        "The layer sums integers, but in the file they are multiplied by a number that is no power of two, and are so large "
+        "that float32 rounding could turn one into the next. No integer result could be compared with the file.",
     ),
     "E0304": (
         "sign can meet zero",
-        "ONNX Sign(0) is 0, which is not binary. BatchNorm and the parity of the accumulator were taken into "
-        "account: the value can be reached. Export sign as Where(x >= 0, 1, -1), as GreaterOrEqual, or as "
-        "BipolarQuant.",
+        "ONNX Sign(0) is 0, which is not binary. Of integers, BatchNorm and the parity of the accumulator were taken into "
+        "account: zero can be reached. Real values are refused where they are zero by more than chance: behind a ReLU, and in "
+        "the model's own input. Export sign as Where(x >= 0, 1, -1), as GreaterOrEqual, or as BipolarQuant; or say "
+        "--sign-at-zero=+1 or -1, which the reference follows.",
     ),
     "E0305": (
         "a layer is not binary",
@@ -157,8 +171,9 @@ CODES: dict[str, tuple[str, str]] = {
         "explain takes a code as it stands in a message: E and four digits, or W and four digits.",
     ),
     "E0409": (
-        "the target is no board",
-        "flash and measure --board need a board: a core alone has no flash, RAM, clock or port.",
+        "the target is no board that can be flashed",
+        "flash and measure --board need a board: a core alone has no flash, RAM, clock or port. Of some boards only the sizes "
+        "are known: `bnncc compile --target` takes them, but there is no firmware for them. docs/boards.md tells how to add it.",
     ),
     # E05: tools and simulator
     "E0509": (
@@ -297,7 +312,7 @@ CODES: dict[str, tuple[str, str]] = {
     "W0301": (
         "ternary sign over real values",
         "ONNX Sign gives 0 at zero, and a bit cannot. Over integers bnncc proves that zero is never met, or refuses (E0304); "
-        "over real values it cannot, though an exact zero is rare. The C takes -1 there.",
+        "over real values it cannot, though an exact zero is rare. The C takes -1 there; --sign-at-zero decides it for both.",
     ),
     "W0402": (
         "too large for the board",

@@ -15,13 +15,13 @@ from bnncc.emit import adapter, emit
 from bnncc.errors import Diagnostic, ModelError
 from bnncc.files import write_all
 from bnncc.frontend.importer import import_model
-from bnncc.graph import Elem
 from bnncc.lower import lower
 from bnncc.names import model_name
 from bnncc.passes import run_passes
 from bnncc.program import Program
 from bnncc.report import make_report
 from bnncc.target import find_target
+from bnncc.tensor import Elem
 from bnncc.verify.judge import verify
 from bnncc.verify.verdicts import Verification
 
@@ -53,25 +53,30 @@ def compile(
     *,
     name: str | None = None,
     input: str | None = None,
-    input_layout: str = "nchw",
+    input_layout: str | None = None,
     require_binary: bool = False,
+    sign_at_zero: int = 0,
+    real_weights: str = "f32",
     dump: "str | os.PathLike[str] | None" = None,
     kernel: str | None = None,
 ) -> Compiled:
     """Compile an ONNX model for a core or a board.
 
     input ("u8", "i8", "f32"): the type the C takes for a float ONNX input; bytes then mean float(byte).
-    input_layout ("nchw", "nhwc"): the order in which the C takes an image. require_binary refuses real-valued layers.
+    input_layout ("nchw", "nhwc"): the order in which the C takes an image, that of the model by default.
+    require_binary refuses real-valued layers. sign_at_zero (+1, -1): what a ternary Sign gives at zero, which is refused
+    where it can be reached otherwise. real_weights ("f32", "f16", "i8"): how weights that are not binary are stored.
     dump: a folder for the graph after every pass, the choice of kernels and the memory map. kernel forces one (for tests).
     Raises ModelError, UsageError.
     """
     found = find_target(target)
     file = "model.onnx" if isinstance(model, onnx.ModelProto) else Path(model).name
     chosen = model_name(name, Path(file).stem)
-    imported = import_model(model, input)
+    imported = import_model(model, input, sign_at_zero=sign_at_zero, real_weights=real_weights)
     record = Dump(Path(dump)) if dump is not None else None
+    nhwc = imported.graph.input.channels_last if input_layout is None else input_layout == "nhwc"
     graph = run_passes(imported.graph, record.graph if record else None)
-    program = lower(graph, found.core, chosen, nhwc=input_layout == "nhwc", forced=kernel)
+    program = lower(graph, found.core, chosen, nhwc=nhwc, forced=kernel)
     if record:
         record.program(program, imported)
         record.write()

@@ -1,11 +1,15 @@
 """--dump: the graph after every pass, every kernel considered, the memory map, as text to read and compare."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bnncc.files import write_all
 from bnncc.frontend.importer import Imported
-from bnncc.graph import Conv, Graph, Map, MaxPool, Op, Sign, Tensor
+from bnncc.graph import Graph
+from bnncc.ops import Conv, Map, MaxPool, Sign, Window
 from bnncc.program import Program
+from bnncc.scalar import Operand, Step
+from bnncc.tensor import Op, Tensor
 
 
 class Dump:
@@ -38,21 +42,30 @@ def tensor_text(t: Tensor) -> str:
     return f"{t.name!r} {t.elem.value}{list(t.shape)}{bounds}"
 
 
+def steps_text(op: Op, steps: Sequence[Step | Operand]) -> str:
+    shown = (s.value.ravel()[:3].tolist() if isinstance(s, Step) else repr(op.others[s.index].name) for s in steps)
+    return "; ".join(f"{s.operation} {right}" for s, right in zip(steps, shown, strict=True))
+
+
 def op_text(op: Op) -> str:
     details = []
-    if isinstance(op, Conv | MaxPool):
-        details.append(f"kernel {op.kernel} strides {op.strides} pads {op.pads} dilations {op.dilations}")
+    if isinstance(op, Window):
+        up = f" up {op.up}" if op.sparse else ""
+        details.append(f"kernel {op.kernel} strides {op.strides} pads {op.pads} dilations {op.dilations}{up}")
     if isinstance(op, Conv):
+        weights = "" if op.binary else f", {op.storage} weights"
         details.append(
-            f"pad value {op.pad_value}, input {op.mul} * x - {op.zero or 0}" + (", to bits" if op.cut else "")
+            f"{op.groups} group(s){weights}, pad value {op.pad_value}, input {op.mul} * x - {op.zero or 0}"
+            + (", to bits" if op.cut else "")
         )
+    if isinstance(op, Conv | Map):
+        details.append(steps_text(op, op.steps))
     if isinstance(op, MaxPool) and op.minimum:
         details.append(f"minimum in {sum(op.minimum)} channels")
-    if isinstance(op, Map):
-        details.append("; ".join(f"{s.operation} {s.value.ravel()[:3].tolist()}" for s in op.steps))
     if isinstance(op, Sign):
         details.append(f"at zero {op.at_zero}" + (", negated" if op.negate else ""))
-    return f"{tensor_text(op.y)}\n    = {type(op).__name__}({op.x.name!r}) {'; '.join(details)}\n    from {', '.join(op.origin)}\n"
+    inputs = ", ".join(repr(t.name) for t in op.inputs)
+    return f"{tensor_text(op.y)}\n    = {type(op).__name__}({inputs}) {'; '.join(details)}\n    from {', '.join(op.origin)}\n"
 
 
 def graph_text(graph: Graph) -> str:

@@ -7,14 +7,28 @@ from functools import cache
 import jinja2
 import numpy as np
 
-from bnncc.graph import Elem, Tensor
-from bnncc.kernels.base import float_literal
-from bnncc.layout import DTYPES, MEMBERS, Unit, c_type, unit
+from bnncc.kernels.base import float_literal, literal
+from bnncc.layout import DTYPES, MEMBERS, c_type
 from bnncc.names import comment, identifiers
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Program, Step
 from bnncc.resources import folder
+from bnncc.tensor import Tensor
+from bnncc.view import StepView, input_names
 
+MATH = (
+    "expf(",
+    "fmaf(",
+    "sqrtf(",
+    "tanhf(",
+    "rintf(",
+    "floorf(",
+    "ceilf(",
+    "fabsf(",
+    "logf(",
+    "HUGE_VALF",
+    "NAN",
+)
 RESERVED = ("class_index", "exit_index", "entropy", "input", "step", "exit")  # NAME_INPUT_COUNT and the like are taken
 
 
@@ -26,81 +40,6 @@ class Field:
     c_type: str
     count: int
     note: str
-
-
-@dataclass(frozen=True)
-class StepView:
-    """A step as its template sees it: `s`."""
-
-    program: Program
-    step: Step
-    fn: str
-    field: str
-    parameters: str
-    comment: str
-
-    @property
-    def op(self) -> object:
-        return self.step.op
-
-    @property
-    def p(self) -> Mapping[str, object]:
-        return self.step.parts.params
-
-    @property
-    def x(self) -> Tensor:
-        return self.step.op.x
-
-    @property
-    def y(self) -> Tensor:
-        return self.step.op.y
-
-    @property
-    def x_type(self) -> str:
-        return c_type(self.x)
-
-    @property
-    def y_type(self) -> str:
-        return c_type(self.y)
-
-    @property
-    def x_unit(self) -> Unit:
-        return unit(self.x.shape[0])
-
-    @property
-    def y_unit(self) -> Unit:
-        return unit(self.y.shape[0])
-
-    def at(self, c: str, p: str) -> str:
-        """The index of channel c, pixel p of x: the input in its own order, all else pixel-major."""
-        channels, h, w = self.x.shape
-        if channels == 1:
-            return p
-        if h * w == 1:
-            return c
-        if self.x.name == self.program.graph.input.name and not self.program.nhwc:
-            return f"{c} * {h * w} + {p}"
-        return f"{p if p.isidentifier() else f'({p})'} * {channels} + {c}"
-
-    def word(self, p: str, k: str) -> str:
-        """The index of word k of pixel p of a binary x."""
-        words = self.x_unit.words
-        if words == 1:
-            return p
-        whole = p if p.isidentifier() else f"({p})"
-        return k if p == "0" else f"{whole} * {words} + {k}"
-
-    def bit(self, c: str, p: str) -> str:
-        """The bit of channel c, pixel p of a binary x."""
-        u = self.x_unit
-        if u.words == 1:
-            return f"((uint32_t)x[{p}] >> {c} & 1u)"
-        return f"((uint32_t)x[{self.word(p, f'{c} / 32')}] >> ({c} % 32) & 1u)"
-
-    def as_float(self, c: str, p: str) -> str:
-        if self.x.elem is Elem.BIN:
-            return f"{self.bit(c, p)} != 0 ? 1.0f : -1.0f"
-        return f"{'' if self.x.elem is Elem.F32 else '(float)'}x[{self.at(c, p)}]"
 
 
 def linear(variable: str, factor: int, offset: int = 0) -> str:
@@ -150,15 +89,17 @@ def has_class(program: Program) -> bool:
 
 
 def reindent(text: str) -> str:
-    """C with four spaces a level, whatever the templates' own nesting was; blank lines never double."""
+    """C with four spaces a level, whatever the templates' own nesting was; blank lines neither double nor begin or end a block."""
     out: list[str] = []
     depth = 0
     for raw in text.splitlines():
         line = raw.strip()
         if not line:
-            if out and out[-1]:
+            if out and out[-1] and not out[-1].endswith("{"):
                 out.append("")
             continue
+        if line.startswith("}") and out and not out[-1]:
+            out.pop()
         if line.startswith(("#", "/*", "*")) or (out and out[-1].endswith("\\")):
             out.append(raw.rstrip() if depth == 0 else "    " * depth + line)
             continue
@@ -173,16 +114,14 @@ def array_text(a: Constant) -> str:
     """The initialiser of a constant, a dozen values a line."""
     flat = a.data.ravel()
     if a.c_type == "float":
-        texts = [
-            "NAN" if np.isnan(v) else ("-" if v < 0 else "") + "HUGE_VALF" if np.isinf(v) else float_literal(float(v))
-            for v in flat
-        ]
+        texts = [literal(v) for v in flat.tolist()]
     elif a.c_type.startswith("u") and a.data.dtype.itemsize > 1:
-        texts = [
-            f"0x{int(v):0{2 * a.data.dtype.itemsize}x}" + ("u" if a.data.dtype.itemsize == 4 else "") for v in flat
-        ]
+        digits = 2 * a.data.dtype.itemsize
+        shown = flat.astype(flat.dtype.newbyteorder(">")).tobytes().hex()
+        suffix = "u" if digits == 8 else ""
+        texts = [f"0x{shown[i : i + digits]}{suffix}" for i in range(0, len(shown), digits)]
     else:
-        texts = ["INT32_MIN" if a.c_type == "int32_t" and v == -(1 << 31) else str(int(v)) for v in flat]
+        texts = ["INT32_MIN" if a.c_type == "int32_t" and v == -(1 << 31) else str(v) for v in flat.tolist()]
     per_line = 12 if a.c_type == "uint32_t" else 16
     lines = [", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
     return ",\n".join("    " + line for line in lines)
@@ -191,11 +130,11 @@ def array_text(a: Constant) -> str:
 def parameters(step: Step) -> str:
     """The C parameters of a step's function, matching `arguments`."""
     op = step.op
-    x = f"const {c_type(op.x)} *restrict x"
+    inputs = [f"const {c_type(t)} *restrict {n}" for t, n in zip(op.inputs, input_names(op), strict=True)]
     if isinstance(op, Store):
-        return f"{x}, {op.result_type} *restrict out"
+        return f"{inputs[0]}, {op.result_type} *restrict out"
     scratch = [f"{kind} *restrict {part}" for part, kind, _ in step.parts.scratch]
-    return ", ".join([x, f"{c_type(op.y)} *restrict y", *scratch])
+    return ", ".join([*inputs, f"{c_type(op.y)} *restrict y", *scratch])
 
 
 def place(program: Program, name: str, context: str = "context->") -> str:
@@ -211,12 +150,12 @@ def arguments(program: Program, step: Step, names: Mapping[str, str]) -> str:
         return "result"
     if isinstance(op, Decide):
         return "result, context->exit_threshold"
-    x = "input" if op.x.name == program.graph.input.name else place(program, op.x.name)
+    inputs = ["input" if t.name == program.graph.input.name else place(program, t.name) for t in op.inputs]
     if isinstance(op, Store):
-        return f"{x}, result->{names[op.output.name]}"
+        return f"{inputs[0]}, result->{names[op.output.name]}"
     return ", ".join(
         [
-            x,
+            *inputs,
             place(program, op.y.name),
             *(place(program, f"step{step.index}:{part}") for part, _, _ in step.parts.scratch),
         ]
@@ -226,12 +165,12 @@ def arguments(program: Program, step: Step, names: Mapping[str, str]) -> str:
 def step_comment(step: Step) -> str:
     """Origin, kernel and cost, above each function."""
     op = step.op
+    close = "" if op.exact else ", close to the reference, not exact"
     origin = comment("; ".join(step.op.origin))[:300] or "the model"
     lines = [f"/* Step {step.index}: {origin}"]
     if not isinstance(op, Store | Decide | Classify):
-        lines.append(
-            f" * {describe(op.x)} -> {describe(op.y)}; kernel {step.kernel}{'' if op.exact else ', close to the reference, not exact'}"
-        )
+        inputs = ", ".join(describe(t) for t in op.inputs)
+        lines.append(f" * {inputs} -> {describe(op.y)}; kernel {step.kernel}{close}")
     else:
         lines.append(f" * kernel {step.kernel}")
     macs = f"{step.cost.macs} MACs, " if step.cost.macs else ""
@@ -274,7 +213,8 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
             if s.kernel == "table_conv"
         }
     )
-    used = [w for w in ("differing", "differing_masked", "rounded", "decide") if f"{name}_{w}(" in body]
+    used = [w for w in ("differing", "differing_masked", "rounded", "fold", "decide", "half") if f"{name}_{w}(" in body]
+    used += ["MULTIPLY_ADD"] * (f"{upper}_MULTIPLY_ADD(" in body)
     helpers = env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables)
     constants = [c for s in program.steps for c in s.parts.constants]
     shared = {
@@ -295,7 +235,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         "fields": result_fields,
     }
     header = env.get_template("model.h.j2").render(**shared, arena_members=arena_members(program))
-    math = any(w in body + helpers for w in ("expf(", "HUGE_VALF")) or any(
+    math = any(w in body + helpers for w in MATH) or any(
         np.isnan(c.data).any() or np.isinf(c.data).any() for c in constants if c.c_type == "float"
     )
     code = env.get_template("model.c.j2").render(

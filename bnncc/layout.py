@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnncc.graph import Elem, Tensor
+from bnncc.tensor import Elem, Tensor
 
 Array = NDArray[Any]
 
-C_TYPES = {Elem.U8: "uint8_t", Elem.I8: "int8_t", Elem.I32: "int32_t", Elem.F32: "float"}
+C_TYPES = {Elem.U8: "uint8_t", Elem.I8: "int8_t", Elem.I16: "int16_t", Elem.I32: "int32_t", Elem.F32: "float"}
 DTYPES: dict[str, "np.dtype[Any]"] = {
     "uint8_t": np.dtype(np.uint8),
     "int8_t": np.dtype(np.int8),

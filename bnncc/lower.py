@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
-from bnncc.graph import Conv, Elem, Graph, Map, MaxPool, Op, Output, Sum, Threshold, needed
+from bnncc.graph import Graph, Output, needed
 from bnncc.kernels import KERNELS
+from bnncc.ops import Conv
 from bnncc.outputs import Classify, Decide, Store, result_tensor
 from bnncc.plan import plan
 from bnncc.program import Buffer, Choice, Cost, Parts, Program, Step, tensor_buffer
 from bnncc.target import Core
+from bnncc.tensor import Elem, Op
 
 
 def schedule(graph: Graph) -> list[Op]:
@@ -65,7 +67,7 @@ def select(op: Op, core: Core, name: str, index: int, forced: str | None) -> Ste
     """The cheapest kernel that does not refuse the op, and what was considered."""
     considered: list[Choice] = []
     for k in KERNELS:
-        if k.op is not type(op):
+        if type(op) not in k.ops:
             continue
         refusal = k.refuses(op)
         considered.append(Choice(k.name, None if refusal else k.cycles(op, core.cost), refusal))
@@ -88,18 +90,21 @@ def select(op: Op, core: Core, name: str, index: int, forced: str | None) -> Ste
 
 def real_reason(op: Op) -> str:
     """Why a layer works on real values, "" if it does not (the arithmetic of outputs and exits is no layer)."""
-    if isinstance(op, Conv | MaxPool | Sum | Threshold) and op.x.elem is Elem.F32:
-        return f"its input {op.x.twin or op.x.name} is real"
-    if isinstance(op, Map):
-        return "its float32 result feeds another layer"
-    return ""
+    if isinstance(op, Store | Decide | Classify):
+        return ""
+    real = [t for t in op.inputs if t.elem is Elem.F32]
+    if real:
+        return f"its input {real[0].twin or real[0].name} is real"
+    if isinstance(op, Conv) and not op.binary:
+        return "its weights are real"
+    return "its float32 result feeds another layer" if op.y.elem is Elem.F32 else ""
 
 
 def lower(graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: str | None = None) -> Program:
     """The Program of a graph for a core. `forced` names a kernel to take wherever it does not refuse (for tests)."""
     ops = schedule(graph)
     steps = tuple(select(op, core, name, k, forced) for k, op in enumerate(ops))
-    last_use = {op.x.name: k for k, op in enumerate(ops)}
+    last_use = {t.name: k for k, op in enumerate(ops) for t in op.inputs}
     buffers: list[Buffer] = []
     for k, (op, step) in enumerate(zip(ops, steps, strict=True)):
         if not isinstance(op, Store | Decide | Classify):

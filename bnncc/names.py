@@ -25,24 +25,26 @@ HEADERS = frozenset(  # NAME.h and NAME.c must not hide a file that is compiled 
 )
 
 
-def identifier(name: str, taken: Collection[str] = ()) -> str:
-    """A C and C++ identifier that resembles `name` and is neither a keyword nor among `taken`."""
+def identifier(name: str) -> str:
+    """A C and C++ identifier that resembles `name` and is no keyword."""
     base = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:40].rstrip("_") or "output"
     if base[0].isdigit():
         base = "n" + base
-    if base in KEYWORDS:
-        base += "_"
-    result, k = base, 2
-    while result.upper() in {t.upper() for t in taken}:  # macros are made of them in upper case
-        result, k = f"{base}_{k}", k + 1
-    return result
+    return base + "_" if base in KEYWORDS else base
 
 
 def identifiers(names: Iterable[str], reserved: Collection[str]) -> list[str]:
-    """One distinct identifier for each name."""
-    out: list[str] = []
-    for n in names:
-        out.append(identifier(n, {*out, *reserved}))
+    """One identifier for each name, distinct in upper case too, because macros are made of them; none is among `reserved`."""
+    taken = {r.upper() for r in reserved}
+    following: dict[str, int] = {}  # by base, the number to try next
+    out = []
+    for name in names:
+        base = result = identifier(name)
+        while result.upper() in taken:
+            k = following.get(base, 2)
+            result, following[base] = f"{base}_{k}", k + 1
+        taken.add(result.upper())
+        out.append(result)
     return out
 
 

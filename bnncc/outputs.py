@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnncc.graph import Array, Elem, Op, Output, Tensor
-from bnncc.scalar import apply_steps
+from bnncc.graph import Output
+from bnncc.scalar import ROUGH, apply_steps
+from bnncc.tensor import Array, Elem, Op, Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,7 +22,11 @@ class Store(Op):
             return "float"
         return "int8_t" if self.x.elem is Elem.BIN else "int32_t"
 
-    def evaluate(self, x: Array) -> Array:
+    @property
+    def exact(self) -> bool:
+        return not any(s.operation in ROUGH for s in self.output.steps)
+
+    def evaluate(self, x: Array, *_: Array) -> Array:
         return apply_steps(x, self.output.steps) if self.output.steps or self.as_float else x
 
 
@@ -31,7 +36,7 @@ class Classify(Op):
 
     output: Output
 
-    def evaluate(self, x: Array) -> Array:
+    def evaluate(self, x: Array, *_: Array) -> Array:
         return np.asarray(x.reshape(len(x), -1).argmax(axis=1)).reshape(-1, 1, 1, 1)
 
 
@@ -46,7 +51,7 @@ class Decide(Op):
     exit: int
     last: bool
 
-    def evaluate(self, x: Array) -> Array:
+    def evaluate(self, x: Array, *_: Array) -> Array:
         return entropy(x.reshape(len(x), -1)).reshape(-1, 1, 1, 1)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bnncc.graph import Exits, Graph, Op, Tensor
+from bnncc.graph import Exits, Graph
 from bnncc.layout import c_type, elements, storage_bytes
+from bnncc.tensor import Op, Tensor
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,21 @@ class Cost:
 
     macs: int
     cycles: float
+
+
+@dataclass(frozen=True)
+class StepLine:
+    """A float32 step of a template: its right side is a literal, an array [channels, pixels] or input 1 + other.
+
+    `alone` says that the product must be rounded before what follows.
+    """
+
+    operation: str
+    literal: str = ""
+    array: str = ""
+    shape: tuple[int, int] = (1, 1)
+    other: int | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ from typing import Any
 
 from bnncc.artifact import Artifact
 from bnncc.footprint import footprint
-from bnncc.graph import Conv, Op, Threshold
+from bnncc.graph import needed
 from bnncc.layout import storage_bytes
+from bnncc.ops import Conv, SumPool, Threshold
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Program, Step
+from bnncc.scalar import gamma
+from bnncc.tensor import Op
 
 CYCLE_MODEL = "estimated, zero wait states"
 
@@ -20,6 +23,22 @@ def live_bytes(program: Program, step: Step) -> int:
 def near(op: Op) -> int:
     """Channels in which the file's own inexact float sum may decide a bit otherwise than the canonical form."""
     return op.cut.near if isinstance(op, Conv | Threshold) and op.cut else 0
+
+
+def sum_tolerance(op: Op) -> float | None:
+    """How far a float32 sum of the layer can be from the reference's, relative to the sum of its terms' magnitudes."""
+    if isinstance(op, Conv) and not op.integer:
+        return 2 * gamma(op.taps)
+    if isinstance(op, SumPool) and not op.exact:
+        return 2 * gamma(op.taps_per_channel)
+    return None
+
+
+def exact_output(program: Program, name: str) -> bool:
+    """Whether every step that the output depends on is exact."""
+    output = next(o for o in program.graph.outputs if o.name == name)
+    store = next(s.op for s in program.steps if isinstance(s.op, Store) and s.op.output.name == name)
+    return store.exact and all(op.exact for op in needed(program.graph, [output.tensor]))
 
 
 def row(program: Program, step: Step) -> dict[str, Any]:
@@ -38,6 +57,7 @@ def row(program: Program, step: Step) -> dict[str, Any]:
         "ram_bytes": live_bytes(program, step),
         "cycles": round(step.cost.cycles),
         "exact": op.exact,
+        "sum_tolerance": sum_tolerance(op),
         "real_valued": step.reason or None,
         "channels_near_file_rounding": near(op),
         "considered": [
@@ -80,7 +100,10 @@ def make_report(compiled: Artifact) -> dict[str, Any]:
             "layout": "nhwc" if program.nhwc else "nchw",
             "bytes": program.graph.input.size * compiled.input_dtype.itemsize,
         },
-        "outputs": [{"name": o.name, "shape": list(o.shape)} for o in program.graph.outputs],
+        "outputs": [
+            {"name": o.name, "shape": list(o.shape), "exact": exact_output(program, o.name)}
+            for o in program.graph.outputs
+        ],
         "exits": None
         if program.exits is None
         else {

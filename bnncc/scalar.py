@@ -6,7 +6,7 @@ monotone in x, hence so is the predicate "result >= 0", and bisection over the o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,40 +15,80 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Array = NDArray[Any]
 
-OPERATIONS = ("mul", "add", "sub", "rsub", "div", "max", "min")
+BINARY = ("mul", "add", "sub", "rsub", "div", "max", "min", "prelu")
+UNARY = ("round", "floor", "ceil", "abs", "tanh", "sigmoid")
+ROUGH = ("tanh", "sigmoid")  # onnxruntime approximates them: close, not bit for bit
+NOTHING = np.zeros((1, 1, 1), np.float32)
+U = 2.0**-24  # the unit roundoff of float32
+
+
+def gamma(n: int) -> float:
+    """How far a float32 sum of n products can be from the exact one, relative to the sum of their magnitudes, in any order.
+
+    Higham, Accuracy and Stability of Numerical Algorithms, section 4.2.
+    """
+    return n * U / (1 - n * U)
+
+
+def calculate(operation: str, x: Array, c: Array) -> Array:
+    """x op c (rsub: c - x; prelu: x * c below 0) in x's own precision; unary operations ignore c."""
+    match operation:
+        case "mul":
+            r = x * c
+        case "add":
+            r = x + c
+        case "sub":
+            r = x - c
+        case "rsub":
+            r = c - x
+        case "div":
+            r = x / c
+        case "max":
+            r = np.where(x < c, c, x)  # of -0.0 and 0.0 onnxruntime keeps x, whichever it is
+        case "min":
+            r = np.where(x > c, c, x)
+        case "prelu":
+            r = np.where(x < 0, x * c, x)
+        case "round":
+            r = np.rint(x)
+        case "floor" | "ceil" | "abs" | "tanh":
+            r = getattr(np, operation)(x)
+        case _:
+            r = 1 / (1 + np.exp(-x))
+    return np.asarray(r, dtype=x.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One float32 operation with a constant, y = x op c (rsub: c - x). `value` broadcasts over [C, H, W]: (1 or C, 1 or H, 1 or W)."""
+    """One float32 operation with a constant. `value` broadcasts over [C, H, W]: (1 or C, 1 or H, 1 or W)."""
 
     operation: str
-    value: Floats
+    value: Floats = field(default_factory=lambda: NOTHING)
 
     def __post_init__(self) -> None:
-        assert self.operation in OPERATIONS
+        assert self.operation in BINARY + UNARY
         assert self.value.ndim == 3
         assert self.value.dtype == np.float32
 
     def __call__(self, x: Array) -> Array:
         """The step in x's own precision (float32, but where its exact meaning is asked for)."""
-        c = self.value.astype(x.dtype, copy=False)
-        match self.operation:
-            case "mul":
-                r = x * c
-            case "add":
-                r = x + c
-            case "sub":
-                r = x - c
-            case "rsub":
-                r = c - x
-            case "div":
-                r = x / c
-            case "max":
-                r = np.where(x < c, c, x)  # of -0.0 and 0.0 onnxruntime keeps x, whichever it is
-            case _:
-                r = np.where(x > c, c, x)
-        return np.asarray(r, dtype=x.dtype)
+        return calculate(self.operation, x, self.value.astype(x.dtype, copy=False))
+
+    @property
+    def monotone(self) -> bool:
+        """Whether it keeps the order of its inputs, or reverses it, in every channel."""
+        return self.operation != "abs" and (self.operation != "prelu" or not (self.value < 0).any())
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One float32 operation with another tensor: x op others[index], which has x's shape or [C, 1, 1]."""
+
+    operation: str
+    index: int
+
+    def __post_init__(self) -> None:
+        assert self.operation in BINARY
 
 
 def step(operation: str, value: object) -> Step:
@@ -66,12 +106,14 @@ def batch_norm(gamma: Floats, beta: Floats, mean: Floats, var: Floats, epsilon: 
     return step("mul", scale), step("add", offset)
 
 
-def apply_steps(x: Array, steps: Sequence[Step], dtype: type[Any] = np.float32) -> Array:
+def apply_steps(
+    x: Array, steps: Sequence[Step | Operand], others: Sequence[Array] = (), *, dtype: type[Any] = np.float32
+) -> Array:
     """The steps, in order, on x [..., C, H, W] converted to float32 (or to float64, for what they mean without rounding)."""
     v = x.astype(dtype)
     with np.errstate(all="ignore"):
         for s in steps:
-            v = s(v)
+            v = s(v) if isinstance(s, Step) else calculate(s.operation, v, others[s.index].astype(dtype))
     return v
 
 
@@ -197,7 +239,7 @@ def near_channels(
     """Channels of an integer `cut` in which an accumulator off by up to `error` can fall on the other side."""
     levels = cut.levels[0][:, None, None] if cut.classes is None else cut.levels[cut.classes].transpose(2, 0, 1)
     at = np.broadcast_to(levels, shape).astype(np.float64)
-    above, below = (apply_steps(v, steps, np.float64) for v in (at, at - 1))
+    above, below = (apply_steps(v, steps, dtype=np.float64) for v in (at, at - 1))
     slope = np.abs(above - below)
     close = np.minimum(np.abs(above), np.abs(below)) <= error * slope
     return int((close & (at > bounds[0]) & (at <= bounds[1])).any(axis=(1, 2)).sum())

@@ -39,8 +39,9 @@ class Core:
 
 @dataclass(frozen=True)
 class Board:
-    """A board: what a core alone lacks. Sizes in bytes, the clock in Hz, `environment` is PlatformIO's.
+    """A board: what a core alone lacks. Sizes in bytes, RAM in one piece, the clock in Hz.
 
+    `environment` is that of the firmware, empty where there is none: then nothing but the sizes is known.
     `usb` is "vendor:product" of the board's serial port in hexadecimal, empty for a simulated board.
     """
 
@@ -50,8 +51,8 @@ class Board:
     flash_bytes: int
     ram_bytes: int
     clock_hz: int
-    environment: str
     simulated: bool
+    environment: str = ""
     usb: str = ""
 
 

@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from bnncc.frontend.load import session
-from bnncc.scalar import OPERATIONS, Cut, apply_cut, apply_steps, batch_norm, find_cut, float_order, step
+from bnncc.scalar import (
+    BINARY,
+    ROUGH,
+    UNARY,
+    Cut,
+    Step,
+    apply_cut,
+    apply_steps,
+    batch_norm,
+    find_cut,
+    float_order,
+    step,
+)
 from bnncc.verify.reference import probe_batch_norm
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e-38, -1e-38, 3e38, -3e38, float("inf"), -float("inf"), float("nan")]
@@ -43,15 +55,28 @@ def test_threshold_is_the_formula_at_every_integer(rows, bound, strict, negate, 
     assert np.array_equal(apply_cut(x, cut), outcome(x, steps, strict=strict, negate=negate))
 
 
+MONOTONE = [o for o in (*BINARY, *UNARY) if o not in ("abs", *ROUGH)]
+
+
+def any_step(operation: str, values: list[float]) -> Step:
+    """One that find_cut takes: a division by no zero, a PReLU that does not turn round."""
+    if operation in UNARY:
+        return Step(operation)
+    if operation == "prelu":
+        return step(operation, np.abs(f32(values)))
+    return step(operation, [v or 1.0 for v in values] if operation == "div" else values)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(OPERATIONS), st.lists(finite, min_size=3, max_size=3)), max_size=5),
+    st.lists(st.tuples(st.sampled_from(MONOTONE), st.lists(finite, min_size=3, max_size=3)), max_size=5),
     st.integers(-300, 0),
     st.integers(0, 300),
     st.booleans(),
 )
 def test_threshold_of_any_chain_of_steps(chain, lo, hi, strict):
-    steps = [step(o, [v or 1.0 for v in values] if o == "div" else values) for o, values in chain]
+    steps = [any_step(o, values) for o, values in chain]
+    assert all(s.monotone for s in steps)
     x = every_integer(lo, hi, (3, 1, 1))
     y = apply_steps(x, steps)
     cut = find_cut(steps, (3, 1, 1), (lo, hi), strict=strict)
@@ -59,6 +84,33 @@ def test_threshold_of_any_chain_of_steps(chain, lo, hi, strict):
     assert np.array_equal(
         apply_cut(x, cut)[:, comparable], outcome(x, steps, strict=strict, negate=False)[:, comparable]
     )
+
+
+@pytest.mark.parametrize("s", [Step("abs"), step("prelu", [0.5, -0.5])])
+def test_steps_that_turn_round(s: Step):
+    assert not s.monotone
+
+
+ONNX = {"prelu": "PRelu", "rsub": "Sub"}
+
+
+@pytest.mark.parametrize("operation", [o for o in (*BINARY, *UNARY) if o not in ROUGH])
+def test_steps_are_onnxruntimes_bit_for_bit(operation):
+    """Every pair of ordinary and special numbers; where a maximum or minimum is zero, either zero counts as equal."""
+    numbers = f32([*SPECIAL, 0.5, 1.5, 2.5, -0.5, -1.5, 8388609, 3.1, -7.9])
+    x = np.repeat(numbers, len(numbers)).reshape(1, -1, 1, 1)
+    c = np.tile(numbers, len(numbers)).reshape(-1, 1, 1)
+    info = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, x.shape) for n in "xy"]
+    inputs = ["x"] if operation in UNARY else ["c", "x"] if operation == "rsub" else ["x", "c"]
+    node = helper.make_node(ONNX.get(operation, operation.capitalize()), inputs, ["y"])
+    graph = helper.make_graph([node], "one", info[:1], info[1:], [onnx.numpy_helper.from_array(c, "c")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (want,) = session(model).run(None, {"x": x})
+    got = apply_steps(x, [Step(operation) if operation in UNARY else step(operation, c)])
+    finite = np.isfinite(c) if operation not in UNARY else np.ones_like(c, bool)  # constants always are
+    usable = finite[None] & ~np.isnan(x)
+    equal = got == want if operation in ("max", "min") else got.view(np.uint32) == want.view(np.uint32)
+    assert (equal | (np.isnan(got) & np.isnan(want)))[usable].all()
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bnncc.board import pio
 from bnncc.board.serial import Measured, measure_board
 from bnncc.cli.build import size_warnings
-from bnncc.cli.options import Input, InputLayout, Json, Layout, Model, Name, Port, compiled
+from bnncc.cli.options import Input, InputLayout, Json, Model, Name, Port, RealWeights, SignAtZero, Storage, compiled
 from bnncc.cli.show import console, print_diagnostics, print_json, progress
 from bnncc.compiler import Compiled
 from bnncc.errors import ModelError, UsageError
@@ -26,7 +26,9 @@ def flash_command(
     board: BoardId,
     name: Name = None,
     input_type: Input = None,
-    input_layout: InputLayout = Layout.nchw,
+    input_layout: InputLayout = None,
+    sign_at_zero: SignAtZero = None,
+    real_weights: RealWeights = Storage.f32,
     port: Port = None,
     json: Json = False,
 ) -> None:
@@ -35,7 +37,7 @@ def flash_command(
     Example: bnncc flash digits.onnx --board sim-cortex-m4
     """
     found = need_board(board)
-    done = compiled(model, found.name, name, input_type, input_layout)
+    done = compiled(model, found.name, name, input_type, input_layout, sign_at_zero, real_weights)
     if too_large := size_warnings(done):
         raise ModelError(replace(too_large[0], code="E0601"))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
@@ -55,9 +57,11 @@ def flash_command(
 
 
 def need_board(name: str) -> Board:
-    """The board called `name`. Raises UsageError E0409."""
-    if name not in boards():
-        raise UsageError.of("E0409", f"{name!r} is not a board", remedy=f"use one of: {', '.join(boards())}")
+    """The board called `name`, for which there is firmware. Raises UsageError E0409."""
+    ready = [b.name for b in boards().values() if b.environment]
+    if name not in ready:
+        what = "has no firmware here, only its sizes are known" if name in boards() else "is not a board"
+        raise UsageError.of("E0409", f"{name!r} {what}", remedy=f"use one of: {', '.join(ready)}")
     return boards()[name]
 
 

@@ -5,8 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-import bnncc
-from bnncc.cli.options import Input, InputLayout, Json, Layout, Model, Name, Target
+from bnncc.cli.options import (
+    Input,
+    InputLayout,
+    Json,
+    Model,
+    Name,
+    RealWeights,
+    SignAtZero,
+    Storage,
+    Target,
+    compiled,
+)
 from bnncc.cli.show import console, diagnostics_json, print_diagnostics, print_json, print_table, shortened
 from bnncc.compiler import Compiled
 from bnncc.errors import Diagnostic
@@ -21,7 +31,9 @@ def compile_command(
     ] = None,
     name: Name = None,
     input_type: Input = None,
-    input_layout: InputLayout = Layout.nchw,
+    input_layout: InputLayout = None,
+    sign_at_zero: SignAtZero = None,
+    real_weights: RealWeights = Storage.f32,
     dump: Annotated[
         Path | None,
         typer.Option("--dump", metavar="DIR", help="Write the graph after every pass, kernel choices, memory map."),
@@ -35,12 +47,14 @@ def compile_command(
 
     Example: bnncc compile digits.onnx --target cortex-m4 -o build
     """
-    done = bnncc.compile(
+    done = compiled(
         model,
         target,
-        name=name,
-        input=input_type.value if input_type else None,
-        input_layout=input_layout.value,
+        name,
+        input_type,
+        input_layout,
+        sign_at_zero,
+        real_weights,
         require_binary=require_binary,
         dump=dump,
     )

@@ -10,7 +10,19 @@ from numpy.typing import NDArray
 
 from bnncc.board.serial import Measured
 from bnncc.cli.board import need_board, run_on_board
-from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Port, compiled
+from bnncc.cli.options import (
+    Input,
+    InputLayout,
+    Inputs,
+    Json,
+    Model,
+    Name,
+    Port,
+    RealWeights,
+    SignAtZero,
+    Storage,
+    compiled,
+)
 from bnncc.cli.show import console, print_diagnostics, print_json, print_table, shortened
 from bnncc.compiler import Compiled
 from bnncc.errors import UsageError
@@ -31,7 +43,9 @@ def measure_command(
     ] = None,
     name: Name = None,
     input_type: Input = None,
-    input_layout: InputLayout = Layout.nchw,
+    input_layout: InputLayout = None,
+    sign_at_zero: SignAtZero = None,
+    real_weights: RealWeights = Storage.f32,
     inputs: Inputs = None,
     samples: Annotated[
         int, typer.Option("--samples", "-n", min=1, help="How many samples: random ones, or the first of --inputs.")
@@ -48,13 +62,14 @@ def measure_command(
             "E0407", "--target and --board were both given", remedy="give --target to simulate, --board to use a board"
         )
     place = need_board(board).name if board else target or "cortex-m4"
-    done = compiled(model, place, name, input_type, input_layout)
+    done = compiled(model, place, name, input_type, input_layout, sign_at_zero, real_weights)
     imported, elem = done.imported, done.program.graph.input.elem
     if inputs is None:
         x = random_inputs(imported, elem, samples, 0)
     else:
         x = check_inputs(imported, elem, load_inputs(inputs, imported.input_name))[:samples]
-    values = x.reshape(len(x), *done.program.graph.input.shape)
+    first = done.program.graph.input
+    values = first.from_reference({first.twin: x})
     if not json:
         print_diagnostics(done.warnings)
     on_board = run_on_board(done, boards()[place], values, port, quiet=json) if board else None

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,13 +21,31 @@ class Layout(StrEnum):
     nhwc = "nhwc"
 
 
+class AtZero(StrEnum):
+    plus = "+1"
+    minus = "-1"
+
+
+class Storage(StrEnum):
+    f32 = "f32"
+    f16 = "f16"
+    i8 = "i8"
+
+
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.", show_default=False)]
 Target = Annotated[str, typer.Option("--target", "-t", help="A core or a board; `bnncc targets` lists them.")]
 Name = Annotated[str | None, typer.Option("--name", help="Prefix of every C symbol; the file's name by default.")]
 Input = Annotated[
     InputType | None, typer.Option("--input", help="What the C takes for a float input that holds integers: bytes.")
 ]
-InputLayout = Annotated[Layout, typer.Option("--input-layout", help="The order in which the C takes an image.")]
+InputLayout = Annotated[
+    Layout | None,
+    typer.Option("--input-layout", help="The order in which the C takes an image; the model's by default."),
+]
+SignAtZero = Annotated[
+    AtZero | None, typer.Option("--sign-at-zero", help="What ONNX Sign gives at zero instead of 0, which is no bit.")
+]
+RealWeights = Annotated[Storage, typer.Option("--real-weights", help="How weights that are not binary are stored.")]
 Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", metavar="FILE", help="Samples, .npy or .npz, in the ONNX layout; random ones without it."),
@@ -36,8 +54,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Port = Annotated[str | None, typer.Option("--port", help="The serial port; found by itself if not given.")]
 
 
-def compiled(model: Path, target: str, name: str | None, input_type: InputType | None, layout: Layout) -> Compiled:
+def compiled(
+    model: Path,
+    target: str,
+    name: str | None,
+    input_type: InputType | None,
+    layout: Layout | None,
+    at_zero: AtZero | None,
+    storage: Storage,
+    **given: Any,
+) -> Compiled:
     """Compile with the shared options."""
     return bnncc.compile(
-        model, target, name=name, input=input_type.value if input_type else None, input_layout=layout.value
+        model,
+        target,
+        name=name,
+        input=input_type.value if input_type else None,
+        input_layout=layout.value if layout else None,
+        sign_at_zero=int(at_zero.value) if at_zero else 0,
+        real_weights=storage.value,
+        **given,
     )

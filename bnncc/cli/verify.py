@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from bnncc.cli.options import Input, InputLayout, Inputs, Json, Layout, Model, Name, Target, compiled
+from bnncc.cli.options import (
+    Input,
+    InputLayout,
+    Inputs,
+    Json,
+    Model,
+    Name,
+    RealWeights,
+    SignAtZero,
+    Storage,
+    Target,
+    compiled,
+)
 from bnncc.cli.show import console, print_diagnostics, print_json, print_table, progress, shortened
 from bnncc.verify.inputs import load_inputs
 from bnncc.verify.judge import verify
@@ -24,7 +36,9 @@ def verify_command(
     target: Target = "cortex-m4",
     name: Name = None,
     input_type: Input = None,
-    input_layout: InputLayout = Layout.nchw,
+    input_layout: InputLayout = None,
+    sign_at_zero: SignAtZero = None,
+    real_weights: RealWeights = Storage.f32,
     inputs: Inputs = None,
     samples: Annotated[
         int | None,
@@ -41,7 +55,7 @@ def verify_command(
 
     Example: bnncc verify digits.onnx --target cortex-m4 --inputs digits_test.npz --on sim
     """
-    done = compiled(model, target, name, input_type, input_layout)
+    done = compiled(model, target, name, input_type, input_layout, sign_at_zero, real_weights)
     x = None
     if inputs is not None:
         x = load_inputs(inputs, done.imported.input_name)

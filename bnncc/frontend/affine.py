@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.frontend.values import Context
-from bnncc.graph import Conv, Elem, Tensor, pad_hw
+from bnncc.ops import Conv
 from bnncc.scalar import Step, apply_steps
+from bnncc.tensor import Elem, Tensor
 
 Doubles = NDArray[np.float64]
 EXACT = 1 << 24  # below this float32 holds every integer
@@ -25,6 +26,7 @@ class Affine:
     zero: tuple[int, ...]
     rest: Doubles
     exact: bool  # the float32 values are exactly scale * integer, with scale a power of two
+    steps: int  # of float32 arithmetic between q and the tensor
 
 
 def is_power_of_two(x: "float | Doubles") -> bool:
@@ -66,14 +68,14 @@ def affine(ctx: Context, tensor: Tensor) -> Affine | None:
     rest = np.where(np.abs(rest - np.round(rest)) < 1e-6, np.round(rest), rest)
     scale = float(a) / mul
     zeros = tuple(int(z) for z in np.broadcast_to(zero[:, 0, 0], q.shape[:1])) if zero.any() else ()
-    return Affine(q, scale, mul, zeros, rest, is_exact(q, steps, scale, mul, zero + 0 * rest, rest))
+    return Affine(q, scale, mul, zeros, rest, is_exact(q, steps, scale, mul, zero + 0 * rest, rest), len(steps))
 
 
 def is_exact(q: Tensor, steps: Sequence[Step], scale: float, mul: int, zero: Doubles, rest: Doubles) -> bool:
     """Whether the file's float32 steps give exactly scale * integer for every value of q (tried, up to 2**16 of them)."""
     if not is_power_of_two(scale) or not np.all(rest == np.round(rest)):
         return False
-    if not steps:
+    if all(s.operation in ("mul", "div") and is_power_of_two(s.value.astype(np.float64)) for s in steps):
         return True
     values = np.arange(q.lo, q.hi + 1, q.stride)
     if len(values) > 1 << 16:
@@ -87,6 +89,6 @@ def constant_part(op: Conv, rest: Doubles) -> Doubles:
     if not rest.any():
         return np.zeros((1, 1, 1))
     c, h, w = op.x.shape
-    padded = pad_hw(np.broadcast_to(rest, (1, c, h, w)), op.pads, 0)
+    padded = op.spread(np.broadcast_to(rest, (1, c, h, w)), 0)
     total = np.asarray(op.accumulate(padded)[0], np.float64)
     return total[:, :1, :1] if np.all(total == total[:, :1, :1]) else total

@@ -1,6 +1,6 @@
 """Layers whose float arithmetic in the file is not exact: their canonical form, put into the reference model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from bnncc.frontend.affine import EXACT, Affine, Doubles
 from bnncc.frontend.load import label
 from bnncc.frontend.values import Context, Refusal, Value
-from bnncc.graph import Conv, Sign, Sum, Tensor
-from bnncc.scalar import Step
+from bnncc.ops import Conv
+from bnncc.scalar import Step, U
+from bnncc.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,25 +24,17 @@ class Linear:
     signs: NDArray[np.int8]
     scale: Doubles
     bias: NDArray[np.float32] | None
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilations: tuple[int, int] = (1, 1)
+    geometry: Mapping[str, Any]  # kernel, strides, pads, dilations, up, groups of the Conv
+    to_file: Callable[[NDArray[Any]], NDArray[Any]]  # weights [O, C / groups, kh, kw] in the order of the file's own
     pad_value: float = 0.0
-    dense: bool = False
+
+    @property
+    def dense(self) -> bool:
+        return self.node.op_type in ("Gemm", "MatMul")
 
     def of(self, x: Tensor, y: Tensor) -> Conv:
         """The sum of signs over x, without scale and bias."""
-        return Conv(
-            x=x,
-            y=y,
-            origin=(label(self.node),),
-            weight=self.signs,
-            kernel=self.kernel,
-            strides=self.strides,
-            pads=self.pads,
-            dilations=self.dilations,
-        )
+        return Conv(x=x, y=y, origin=(label(self.node),), weight=self.signs, **self.geometry)
 
 
 def largest_bias(layer: Linear, scale: float) -> float:
@@ -60,99 +53,84 @@ def exact_bias(layer: Linear, scale: float, bound: int) -> bool:
 def edit(ctx: Context, layer: Linear, source: Affine | None, value: Value, steps: Sequence[Step], op: Conv) -> str:
     """Put the canonical form of this layer into the reference model; returns the name of the accumulator there."""
     node, out, edits = layer.node, layer.node.output[0], ctx.edits
-    make = onnx.helper.make_node
     nodes: list[onnx.NodeProto] = []
 
-    def emit(kind: str, inputs: list[str], name: str, **given: Any) -> str:
-        nodes.append(make(kind, inputs, [name], **given))
+    def emit(kind: str, inputs: list[str], part: str, **given: Any) -> str:
+        name = part if part == out else ctx.name(out, part)
+        nodes.append(onnx.helper.make_node(kind, inputs, [name], **given))
         return name
+
+    def constant(part: str, v: NDArray[Any]) -> str:
+        return edits.constant(ctx.name(out, part), np.ascontiguousarray(v))
 
     x = node.input[0]
     if source is not None:
-        x = emit("Cast", [materialise(ctx, source.q)], ctx.name(out, "q"), to=onnx.TensorProto.FLOAT)
-        if source.mul != 1:
-            x = emit(
-                "Mul",
-                [x, edits.constant(ctx.name(out, "mul"), np.array(source.mul, np.float32))],
-                ctx.name(out, "scaled"),
-            )
-        if source.zero:
-            zero = np.array(source.zero, np.float32).reshape(1, -1, 1, 1)
-            x = emit(
-                "Reshape",
-                [x, edits.constant(ctx.name(out, "image"), np.array((1, *op.x.shape), np.int64))],
-                ctx.name(out, "imaged"),
-            )
-            x = emit("Sub", [x, edits.constant(ctx.name(out, "zero"), zero)], ctx.name(out, "centred"))
-    acc = ctx.name(out, "acc")
+        x = value.inner or x
+        refuse_large(source)
+        x = emit("Div", [x, constant("scale", np.array(source.scale, np.float32))], "units")
+        half = np.asarray(0.5 - source.rest, np.float32)
+        x = emit("Add", [x, constant("half", file_constant(half, value, value.tensor, value.shape))], "raised")
+        x = emit("Floor", [x], "integers")
+        if value.padded:
+            x = emit_pad(ctx, emit, constant, x, value, float(op.pad_value))
+    signs = layer.to_file(layer.signs.astype(np.float32))
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     if layer.dense:
-        columns = layer.signs.reshape(layer.signs.shape[0], -1).T.astype(np.float32)
-        flat = emit(
-            "Reshape",
-            [x, edits.constant(ctx.name(out, "flat"), np.array((1, columns.shape[0]), np.int64))],
-            ctx.name(out, "flattened"),
-        )
-        emit("MatMul", [flat, edits.constant(ctx.name(out, "signs"), columns)], acc)
+        acc = emit("MatMul", [x, constant("signs", signs.T if given.get("transB", 0) else signs)], "acc")
     else:
-        if value.padded and source is not None:
-            top, left, bottom, right = value.pads
-            widths = edits.constant(ctx.name(out, "pads"), np.array((0, 0, top, left, 0, 0, bottom, right), np.int64))
-            x = emit(
-                "Pad",
-                [x, widths, edits.constant(ctx.name(out, "fill"), np.array(op.pad_value, np.float32))],
-                ctx.name(out, "padded"),
-            )
-        pads = [a - b for a, b in zip(layer.pads, value.pads, strict=True)]  # the Conv node's own
-        signs = edits.constant(ctx.name(out, "signs"), layer.signs.astype(np.float32))
-        emit("Conv", [x, signs], acc, strides=layer.strides, pads=pads, dilations=layer.dilations)
+        weight = ctx.constant(node.input[1])
+        assert weight is not None
+        acc = emit(node.op_type, [x, constant("signs", signs.reshape(weight.shape))], "acc", **given)
     name = acc
     for k, s in enumerate(steps):
-        v = s.value.reshape(1, -1) if layer.dense else s.value[None]
-        c = edits.constant(ctx.name(out, f"const{k}"), np.ascontiguousarray(v))
-        name = emit(s.operation.capitalize(), [name, c], out if k == len(steps) - 1 else ctx.name(out, f"step{k}"))
+        c = constant(f"const{k}", file_constant(s.value, value, op.y, ctx.out_shape(node)))
+        name = emit(s.operation.capitalize(), [name, c], out if k == len(steps) - 1 else f"step{k}")
     if not steps:
         emit("Identity", [name], out)
     edits.replaced[out] = nodes
     return acc if steps else out
 
 
-def materialise(ctx: Context, q: Tensor) -> str:
-    """The name of an ONNX value equal to the integer tensor q in the reference model. Raises Refusal."""
-    twin = ctx.twins.get(q.name) or q.twin
-    if twin:
-        return twin
-    maker = ctx.makers.get(q.name)
-    if isinstance(maker, Sum):
-        axes = ctx.edits.constant(ctx.name(q.name, "axes"), np.array([2, 3], np.int64))
-        below = materialise(ctx, maker.x)
-        nodes = [
-            onnx.helper.make_node("Cast", [below], [ctx.name(q.name, "float")], to=onnx.TensorProto.FLOAT),
-            onnx.helper.make_node("ReduceSum", [ctx.name(q.name, "float"), axes], [q.name], keepdims=1),
-        ]
-        ctx.edits.added[q.name.removesuffix(ctx.name("", "sum"))] = nodes
-        ctx.twins[q.name] = q.name
-        return q.name
-    scaled = q.name.removesuffix(ctx.name("", "bit"))
-    if isinstance(maker, Sign) and scaled in ctx.images:
-        return materialise_bits(ctx, q, scaled)
-    raise Refusal(
-        "E0303",
-        "it scales an accumulator that has no counterpart in the file",
-        "put a BatchNorm and a sign between the two layers",
-    )
+def refuse_large(source: Affine) -> None:
+    """Raise Refusal E0303 where float32 rounding could be taken for another integer."""
+    largest = max(abs(source.mul * k - z) for k in (source.q.lo, source.q.hi) for z in (source.zero or (0,)))
+    # the steps, and the scale, the division and the sum here: each may round by U, relative to the integer
+    off = (source.steps + 3) * U * (largest + float(np.abs(source.rest).max()))
+    if not source.exact and off >= 0.45:
+        raise Refusal(
+            "E0303",
+            f"it reads integers up to {largest} that the file has only rounded",
+            "put a BatchNorm and a sign between the two layers",
+        )
 
 
-def materialise_bits(ctx: Context, q: Tensor, scaled: str) -> str:
-    """Bits that the file has only as another pair of values, `scaled`: the sign of their distance from its middle."""
-    value, (_, image) = ctx.values[scaled], ctx.images[scaled]
-    assert isinstance(value, Value)
-    low, high = (np.broadcast_to(v, q.shape).reshape(value.shape) for v in image)
-    make, constant = onnx.helper.make_node, ctx.edits.constant
-    middle, rise, centred, rising = (ctx.name(q.name, part) for part in ("middle", "rise", "centred", "rising"))
-    ctx.edits.added[scaled] = [
-        make("Sub", [scaled, constant(middle, (low + high) / np.float32(2))], [centred]),
-        make("Mul", [centred, constant(rise, np.sign(high - low))], [rising]),
-        make("Sign", [rising], [q.name]),
-    ]
-    ctx.twins[q.name] = q.name
-    return q.name
+def emit_pad(
+    ctx: Context,
+    emit: Callable[..., str],
+    constant: Callable[[str, NDArray[Any]], str],
+    x: str,
+    value: Value,
+    fill: float,
+) -> str:
+    """A Pad node of height and width, in the form of the model's opset."""
+    top, left, bottom, right = value.pads
+    before = {0: 0, 1: top, 2: left}
+    after = {0: 0, 1: bottom, 2: right}
+    widths = [0, *(before[a] for a in value.axes), 0, *(after[a] for a in value.axes)]
+    if ctx.opset < 11:
+        return emit("Pad", [x], "padded", pads=widths, value=fill)
+    return emit("Pad", [x, constant("pads", np.array(widths)), constant("fill", np.array(fill, np.float32))], "padded")
+
+
+def file_constant(
+    v: Doubles | NDArray[np.float32], value: Value, t: Tensor, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """A constant [C or 1, H or 1, W or 1] of a tensor against the ONNX axes of `shape`, laid out like `value`."""
+    c = np.asarray(v, np.float32)
+    if c.size == 1:
+        return c.reshape(())
+    last = value.last and (len(shape) > 2 or t.pixels > 1)
+    if len(shape) > 2 and c.shape[1:] == (1, 1):
+        return c.reshape(-1) if last else c.reshape(-1, *[1] * (len(shape) - 2))
+    full = np.broadcast_to(c, t.shape)
+    return np.ascontiguousarray(full.transpose(1, 2, 0) if last else full).reshape(shape)

@@ -1,27 +1,28 @@
 """Importers of elementwise nodes, and of the many ways in which exporters write sign."""
 
-from typing import Any
+import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
+from bnncc.frontend.affine import EXACT
+from bnncc.frontend.geometry import attributes
 from bnncc.frontend.load import label
-from bnncc.frontend.values import Condition, Context, Difference, Known, Refusal, Value, broadcast, scalar_step
-from bnncc.graph import Elem, Sign, Tensor
-from bnncc.scalar import apply_steps, batch_norm, step
+from bnncc.frontend.norms import stage
+from bnncc.frontend.sums import OPERATIONS, several, straight_through
+from bnncc.frontend.values import Condition, Context, Known, Moment, Refusal, Value, broadcast, scalar_step
+from bnncc.ops import Map, Sign
+from bnncc.scalar import Operand, Step, apply_steps, batch_norm, step
+from bnncc.tensor import Elem, Tensor, bits, integer
 
 FLOAT = onnx.TensorProto.FLOAT
-ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Max": "max", "Min": "min"}
 COMPARISONS = {
     "Greater": (True, False),
     "GreaterOrEqual": (False, False),
     "Less": (False, True),
     "LessOrEqual": (True, True),
 }
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
 
 def identity(ctx: Context, node: onnx.NodeProto) -> Known:
@@ -38,24 +39,48 @@ def identity(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def cast(ctx: Context, node: onnx.NodeProto) -> Known:
     known = ctx.values[node.input[0]]
-    if attributes(node).get("to") != FLOAT:
+    to = ctx.source.types.get(node.output[0], FLOAT) if node.op_type == "CastLike" else attributes(node).get("to")
+    if to != FLOAT:
         raise Refusal("E0201", "only a Cast to float32 is supported", "compute in float32 after the input")
     if isinstance(known, Condition):  # true -> 1, false -> 0
         bit = sign_of(ctx, node, known, ctx.name(node.output[0], "bit"))
         half = ctx.map(node, bit, scalar_step("mul", 0.5), ctx.name(node.output[0], "half"))
         return ctx.map(node, half, scalar_step("add", 0.5), node.output[0])
-    return ctx.padded_value(node)
+    return known if isinstance(known, Moment) else ctx.padded_value(node)
+
+
+def expand(ctx: Context, node: onnx.NodeProto) -> Known:
+    value = ctx.value(node)
+    if ctx.out_shape(node) != value.shape:
+        raise Refusal(
+            "E0205", f"it expands {list(value.shape)} to {list(ctx.out_shape(node))}", "use tensors of one shape"
+        )
+    return value
 
 
 def arithmetic(ctx: Context, node: onnx.NodeProto) -> Known:
-    """Add, Sub, Mul, Div, Max, Min with a constant; or the two halves of a straight-through trick."""
-    if len(node.input) != 2:
-        raise Refusal("E0201", f"{node.op_type} of {len(node.input)} operands is not supported", "use two operands")
-    left, right = (ctx.constant(n) for n in node.input)
-    operation = ARITHMETIC[node.op_type]
-    if left is None and right is None:
-        return straight_through(ctx, node)
-    index = 0 if left is None else 1
+    """Add, Sub, Mul, Div, Max, Min, Sum: with a constant, between tensors, in a straight-through trick or a layer norm."""
+    constants = [ctx.constant(n) for n in node.input]
+    tensors = [k for k, c in enumerate(constants) if c is None]
+    if (known := stage(ctx, node)) is not None:
+        return known
+    if len(node.input) == 1:
+        return ctx.value(node)
+    if len(node.input) == 2 and len(tensors) == 1:
+        return with_constant(ctx, node, tensors[0])
+    if len(tensors) < len(node.input):
+        raise Refusal("E0201", f"{node.op_type} of tensors and constants at once is not supported", "use two operands")
+    if node.op_type == "Add" and (sign := straight_through(ctx, node)):
+        return sign
+    values = [ctx.value(node, k) for k in tensors]
+    if node.op_type == "Sub" and values[0].tensor.elem is Elem.BIN:
+        ctx.differences[node.output[0]] = values[0], node.input[1]
+    return several(ctx, node, values)
+
+
+def with_constant(ctx: Context, node: onnx.NodeProto, index: int) -> Known:
+    """Input `index` op the other, which is a constant."""
+    operation = OPERATIONS[node.op_type]
     value = ctx.value(node, index)
     constant = ctx.need_constant(node, 1 - index, "constant operand")
     if index == 1:
@@ -69,45 +94,69 @@ def arithmetic(ctx: Context, node: onnx.NodeProto) -> Known:
     return ctx.map(node, value, step(operation, broadcast(constant, value)), node.output[0])
 
 
-def straight_through(ctx: Context, node: onnx.NodeProto) -> Known:
-    a, b = node.input
-    if node.op_type == "Sub":
-        sign = ctx.value(node, 0)
-        if sign.tensor.elem is Elem.BIN:
-            return Difference(sign, b)
-    if node.op_type == "Add":
-        for first, second in ((a, b), (b, a)):
-            d = ctx.values.get(first)
-            if isinstance(d, Difference) and equivalent(ctx, d.other, second):
-                edit = onnx.helper.make_node(
-                    "Identity", [ctx.twins.get(d.sign.tensor.name) or d.sign.tensor.twin], [node.output[0]]
-                )
-                ctx.edits.replaced[node.output[0]] = [edit]
-                ctx.edits.reasons.append(
-                    (label(node), "sign(x) - x + x is sign(x); in float32 it can be off by one rounding")
-                )
-                return d.sign
-    raise Refusal(
-        "E0201",
-        f"{node.op_type} of two tensors is not supported yet",
-        "residual connections come in a later release; remove them",
-    )
+def power(ctx: Context, node: onnx.NodeProto) -> Known:
+    """The square of a tensor."""
+    if (known := stage(ctx, node)) is not None:
+        return known
+    exponent = ctx.need_constant(node, 1, "exponent")
+    if exponent.size != 1 or float(exponent.flat[0]) != 2:
+        raise Refusal("E0201", "only the square is supported of Pow", "multiply instead")
+    value = ctx.value(node)
+    x = value.tensor
+    y = Tensor(node.output[0], Elem.F32, x.shape, twin=node.output[0], channels_last=value.last)
+    op = Map(x=x, others=(x,), y=y, steps=(Operand("mul", 0),), origin=(label(node),))
+    return replace(value, tensor=ctx.add(op))
 
 
-def equivalent(ctx: Context, a: str, b: str) -> bool:
-    """Whether two names hold the same value: one value, or the same steps on one tensor (a clip that is written twice)."""
-    u, v = ctx.values.get(a), ctx.values.get(b)
-    if a == b or not (isinstance(u, Value) and isinstance(v, Value)):
-        return a == b
-    (root_u, steps_u), (root_v, steps_v) = ctx.chain(u.tensor), ctx.chain(v.tensor)
-    return (
-        root_u.name == root_v.name
-        and len(steps_u) == len(steps_v)
-        and all(
-            p.operation == q.operation and np.array_equal(p.value, q.value)
-            for p, q in zip(steps_u, steps_v, strict=True)
+def root(ctx: Context, node: onnx.NodeProto) -> Known:
+    """Sqrt and Reciprocal, inside of a layer normalisation."""
+    known = stage(ctx, node)
+    if known is None:
+        raise Refusal(
+            "E0201", f"{node.op_type} is only supported inside of a layer normalisation", "use LayerNormalization"
         )
-    )
+    return known
+
+
+UNARY = {"Abs": "abs", "Ceil": "ceil", "Floor": "floor", "Round": "round", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+
+
+def unary(ctx: Context, node: onnx.NodeProto) -> Known:
+    value = ctx.map(node, ctx.value(node), Step(UNARY[node.op_type]), node.output[0])
+    return quantized(ctx, node, value)
+
+
+def quantized(ctx: Context, node: onnx.NodeProto, value: Value) -> Value:
+    """The value as integers, where its last steps round and bound it (in either order)."""
+    _, steps = ctx.chain(value.tensor)
+    lo, hi = -math.inf, math.inf
+    for s in reversed(steps):
+        if s.value.size == 1 and s.operation in ("max", "min") and float(s.value.flat[0]).is_integer():
+            bound = float(s.value.flat[0])
+            lo, hi = (max(lo, bound), hi) if s.operation == "max" else (lo, min(hi, bound))
+        elif s.operation not in ("round", "floor", "ceil"):
+            break
+    rounds = any(s.operation in ("round", "floor", "ceil") for s in steps[-3:])
+    maker = ctx.makers[value.tensor.name] if steps else None
+    if not rounds or not -EXACT < lo <= hi < EXACT or not isinstance(maker, Map):
+        return value
+    name = ctx.name(node.output[0], "integers")
+    elem = integer(int(lo), int(hi))
+    y = Tensor(name, elem, maker.y.shape, int(lo), int(hi), 1, value.tensor.twin, value.last)
+    return replace(value, tensor=ctx.add(replace(maker, y=y)))
+
+
+def activation(ctx: Context, node: onnx.NodeProto) -> Known:
+    """LeakyRelu, PRelu and HardSigmoid."""
+    value, given = ctx.value(node), attributes(node)
+    if node.op_type == "HardSigmoid":
+        chain = (("mul", given.get("alpha", 0.2)), ("add", given.get("beta", 0.5)), ("max", 0.0), ("min", 1.0))
+        for k, (operation, constant) in enumerate(chain):
+            name = node.output[0] if k == 3 else ctx.name(node.output[0], f"step{k}")
+            value = ctx.map(node, value, scalar_step(operation, float(constant)), name)
+        return value
+    slope = np.array(given.get("alpha", 0.01)) if node.op_type == "LeakyRelu" else ctx.need_constant(node, 1, "slope")
+    return ctx.map(node, value, step("prelu", broadcast(slope, value)), node.output[0])
 
 
 def negative(ctx: Context, node: onnx.NodeProto) -> Known:
@@ -129,7 +178,7 @@ def clip(ctx: Context, node: onnx.NodeProto) -> Known:
             last = k == 1 or bounds[1] is None
             name = node.output[0] if last else ctx.name(node.output[0], "min")
             value = ctx.map(node, value, scalar_step(operation, float(bound)), name)
-    return value
+    return quantized(ctx, node, value)
 
 
 def batch_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
@@ -145,7 +194,7 @@ def batch_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
     scale, offset = batch_norm(gamma, beta, mean, var, epsilon)
     if not (np.isfinite(scale.value).all() and np.isfinite(offset.value).all()):
         raise Refusal("E0301", "its folded scale or offset overflows float32", "train or export the model again")
-    channel = value.shape[1]
+    channel = value.shape[1] if len(value.shape) > 1 else 1
     if gamma.shape != (channel,):
         raise Refusal("E0105", f"it has {gamma.size} parameters for {channel} channels", "export the model again")
     shape = (channel,) + (1,) * (len(value.shape) - 2)
@@ -166,34 +215,24 @@ def sign(ctx: Context, node: onnx.NodeProto) -> Known:
         below, zero, above = (int(np.sign(apply_steps(np.full(root.shape, v), steps)).ravel()[0]) for v in (-1, 0, 1))
         per_channel = any(s.value.size > 1 for s in steps)
         if not per_channel and (below, above) == (-1, 1) and maker.at_zero == 0 and zero:
-            y = Tensor(node.output[0], Elem.BIN, maker.x.shape, -1, 1, 2, twin=node.output[0])
+            y = bits(node.output[0], maker.x.shape, node.output[0], channels_last=value.last)
             at_zero = zero if not maker.negate else -zero
-            return Value(
-                ctx.add(Sign(x=maker.x, y=y, at_zero=at_zero, negate=maker.negate, origin=(label(node),))), value.shape
-            )
+            op = Sign(x=maker.x, y=y, at_zero=at_zero, negate=maker.negate, origin=(label(node),))
+            return replace(value, tensor=ctx.add(op))
     return bit(ctx, node, value, at_zero=0, negate=False, name=node.output[0])
 
 
 def bit(ctx: Context, node: onnx.NodeProto, value: Value, *, at_zero: int, negate: bool, name: str) -> Value:
     twin = "" if ctx.mark in name else name
-    y = Tensor(name, Elem.BIN, value.tensor.shape, -1, 1, 2, twin=twin)
-    return Value(ctx.add(Sign(x=value.tensor, y=y, at_zero=at_zero, negate=negate, origin=(label(node),))), value.shape)
+    y = bits(name, value.tensor.shape, twin, channels_last=value.last)
+    op = Sign(x=value.tensor, y=y, at_zero=at_zero, negate=negate, origin=(label(node),))
+    return replace(value, tensor=ctx.add(op))
 
 
 def sign_of(ctx: Context, node: onnx.NodeProto, c: Condition, name: str) -> Value:
     """+1 where the condition holds, -1 elsewhere."""
     at_zero = -1 if c.strict else 1
     return bit(ctx, node, c.value, at_zero=at_zero, negate=c.negate, name=name)
-
-
-def bipolar_quant(ctx: Context, node: onnx.NodeProto) -> Known:
-    """qonnx's BipolarQuant(x, scale): scale where x >= 0, else -scale."""
-    value = ctx.value(node)
-    scale = ctx.need_constant(node, 1, "scale")
-    if (scale == 1).all():
-        return bit(ctx, node, value, at_zero=1, negate=False, name=node.output[0])
-    inner = bit(ctx, node, value, at_zero=1, negate=False, name=ctx.name(node.output[0], "bit"))
-    return ctx.map(node, inner, step("mul", broadcast(scale, inner)), node.output[0])
 
 
 def comparison(ctx: Context, node: onnx.NodeProto) -> Known:

@@ -2,63 +2,98 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
-from bnncc.frontend import elementwise, linear, shaping
-from bnncc.frontend.load import QUANTIZER_DOMAINS, Source, label, load, printable
-from bnncc.frontend.values import Condition, Context, Edits, Known, Refusal, Value
-from bnncc.graph import Conv, Elem, Exits, Graph, Map, MaxPool, Output, Sign, Tensor, check, needed
+from bnncc.frontend import elementwise, linear, norms, pooling, shaping
+from bnncc.frontend.advice import warnings
+from bnncc.frontend.geometry import attributes
+from bnncc.frontend.load import Source, first_line, label, load, printable
+from bnncc.frontend.values import Context, Edits, Known, Moment, Refusal, Value
+from bnncc.graph import Exits, Graph, Output, check, needed
+from bnncc.ops import Sign
+from bnncc.tensor import Elem, Tensor
 
 T = onnx.TensorProto
 INPUT_TYPES = {T.UINT8: Elem.U8, T.INT8: Elem.I8, T.FLOAT: Elem.F32}
 RANGES = {Elem.U8: (0, 255), Elem.I8: (-128, 127), Elem.F32: (0, 0)}
 
 IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
+    "Abs": elementwise.unary,
     "Add": elementwise.arithmetic,
-    "AveragePool": shaping.mean,
+    "AveragePool": pooling.average_pool,
     "BatchNormalization": elementwise.batch_normalization,
-    "BipolarQuant": elementwise.bipolar_quant,
     "Cast": elementwise.cast,
+    "CastLike": elementwise.cast,
+    "Ceil": elementwise.unary,
     "Clip": elementwise.clip,
+    "Concat": shaping.concat,
     "Conv": linear.conv,
+    "ConvTranspose": linear.conv_transpose,
     "Div": elementwise.arithmetic,
     "Dropout": elementwise.identity,
+    "Expand": elementwise.expand,
     "Flatten": shaping.reshape,
+    "Floor": elementwise.unary,
+    "Gather": shaping.gather,
     "Gemm": linear.gemm,
-    "GlobalAveragePool": shaping.mean,
-    "GlobalMaxPool": shaping.max_pool,
+    "GlobalAveragePool": pooling.average_pool,
+    "GlobalMaxPool": pooling.max_pool,
     "Greater": elementwise.comparison,
     "GreaterOrEqual": elementwise.comparison,
+    "HardSigmoid": elementwise.activation,
     "Identity": elementwise.identity,
+    "LayerNormalization": norms.layer_normalization,
+    "LeakyRelu": elementwise.activation,
     "Less": elementwise.comparison,
     "LessOrEqual": elementwise.comparison,
+    "LogSoftmax": norms.softmax,
     "MatMul": linear.gemm,
     "Max": elementwise.arithmetic,
-    "MaxPool": shaping.max_pool,
+    "MaxPool": pooling.max_pool,
     "Min": elementwise.arithmetic,
     "Mul": elementwise.arithmetic,
     "Neg": elementwise.negative,
     "Not": elementwise.negation,
+    "PRelu": elementwise.activation,
     "Pad": shaping.pad,
-    "ReduceMean": shaping.mean,
+    "Pow": elementwise.power,
+    "Reciprocal": elementwise.root,
+    "ReduceMax": pooling.reduction,
+    "ReduceMean": pooling.reduction,
+    "ReduceSum": pooling.reduction,
     "Relu": elementwise.clip,
     "Reshape": shaping.reshape,
+    "Resize": shaping.resize,
+    "Round": elementwise.unary,
+    "Sigmoid": elementwise.unary,
     "Sign": elementwise.sign,
+    "Slice": shaping.sliced,
+    "Softmax": norms.softmax,
+    "Split": shaping.split,
+    "Sqrt": elementwise.root,
     "Squeeze": shaping.reshape,
     "Sub": elementwise.arithmetic,
+    "Sum": elementwise.arithmetic,
+    "Tanh": elementwise.unary,
+    "Transpose": shaping.transpose,
     "Unsqueeze": shaping.reshape,
+    "Upsample": shaping.resize,
     "Where": elementwise.where,
 }
 
 ANY_TYPE = {  # they move or compare values; everything else must compute in float32
-    "Cast", "Dropout", "Flatten", "GlobalMaxPool", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "MaxPool",
-    "Not", "Pad", "Reshape", "Sign", "Squeeze", "Unsqueeze", "Where",
+    "Cast", "CastLike", "Concat", "Dropout", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Greater", "GreaterOrEqual",
+    "Identity", "Less", "LessOrEqual", "MaxPool", "Not", "Pad", "ReduceMax", "Reshape", "Resize", "Sign", "Slice", "Split",
+    "Squeeze", "Transpose", "Unsqueeze", "Upsample", "Where",
 }  # fmt: skip
+
+
+POINTWISE = {"Add", "Cast", "Clip", "Div", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sub"}
 
 
 @dataclass(frozen=True)
@@ -78,10 +113,20 @@ class Imported:
     warnings: tuple[Diagnostic, ...]
 
 
-def import_model(model: "str | os.PathLike[str] | onnx.ModelProto", input_type: str | None = None) -> Imported:
-    """Import a model. input_type ("u8", "i8", "f32") says what the C is to take for a float input. Raises ModelError, UsageError."""
+def import_model(
+    model: "str | os.PathLike[str] | onnx.ModelProto",
+    input_type: str | None = None,
+    *,
+    sign_at_zero: int = 0,
+    real_weights: str = "f32",
+) -> Imported:
+    """Import a model. Raises ModelError, UsageError.
+
+    input_type ("u8", "i8", "f32"): what the C is to take for a float input. sign_at_zero (+1, -1): what a ternary Sign gives
+    there; 0 keeps it ternary. real_weights ("f32", "f16", "i8"): how float weights are stored.
+    """
     source = load(model)
-    ctx = Context(source, mark=_mark(source))
+    ctx = Context(source, mark=_mark(source), real_weights=real_weights)
     name, shape, elem = _input(ctx, input_type)
     for node in source.nodes:
         _import_node(ctx, node)
@@ -89,6 +134,8 @@ def import_model(model: "str | os.PathLike[str] | onnx.ModelProto", input_type: 
     exits = _exits(ctx, outputs)
     raise_all(ctx.problems)
     graph = _finish(ctx, name, outputs, exits)
+    if sign_at_zero:
+        graph = _decided_at_zero(ctx, graph, sign_at_zero)
     check(graph)
     return Imported(
         graph,
@@ -98,7 +145,7 @@ def import_model(model: "str | os.PathLike[str] | onnx.ModelProto", input_type: 
         name,
         shape,
         elem,
-        tuple(_warnings(graph, name)),
+        tuple(warnings(graph)),
     )
 
 
@@ -126,10 +173,10 @@ def _input(ctx: Context, input_type: str | None) -> tuple[str, tuple[int, ...], 
             "E0207", f"input {printable(given.name)} is {kind}", remedy="use a float, uint8 or int8 input"
         )
     shape = ctx.source.shapes.get(given.name, ())
-    if len(shape) not in (2, 4) or shape[0] != 1 or min(shape) < 1:
+    if len(shape) not in (2, 3, 4) or shape[0] != 1 or min(shape) < 1:
         raise ModelError.of(
             "E0207",
-            f"input {printable(given.name)} has shape {list(shape) or 'unknown'}; [1, C, H, W] or [1, N] is expected",
+            f"input {printable(given.name)} has shape {list(shape) or 'unknown'}; [1, C, H, W], [1, C, L] or [1, N] is expected",
             remedy="export the model with fixed sizes and batch 1",
         )
     c_elem = Elem(input_type) if input_type else elem
@@ -140,17 +187,33 @@ def _input(ctx: Context, input_type: str | None) -> tuple[str, tuple[int, ...], 
             remedy=f"leave it out or use --input {elem.value}",
         )
     lo, hi = RANGES[c_elem]
-    chw = (shape[1], 1, 1) if len(shape) == 2 else (shape[1], shape[2], shape[3])
-    ctx.values[given.name] = Value(Tensor(given.name, c_elem, chw, lo, hi, 1, given.name), shape)
+    last = is_channels_last(ctx.source.nodes, given.name, len(shape))
+    channels, *sizes = (shape[-1], *shape[1:-1]) if last else shape[1:]
+    height, width = (*(1,) * (2 - len(sizes)), *sizes)
+    tensor = Tensor(given.name, c_elem, (channels, height, width), lo, hi, 1, given.name, last)
+    ctx.values[given.name] = Value(tensor, shape, last)
     return given.name, shape, elem
+
+
+def is_channels_last(nodes: Sequence[onnx.NodeProto], name: str, rank: int) -> bool:
+    """Whether the input is an image [1, H, W, C] or [1, L, C]: the first node that cares turns it to channels first."""
+    turned = [0, rank - 1, *range(1, rank - 1)]
+    names = {name}
+    for node in nodes:
+        if rank > 2 and names & set(node.input):
+            if node.op_type == "Transpose":
+                return list(attributes(node).get("perm", ())) == turned
+            if node.op_type not in POINTWISE:
+                return False
+            names |= set(node.output)
+    return False
 
 
 def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
     if any(name in ctx.unknown for name in node.input):
         ctx.unknown.update(node.output)
         return
-    domains = QUANTIZER_DOMAINS if node.op_type == "BipolarQuant" else ("", "ai.onnx")
-    importer = IMPORTERS.get(node.op_type) if node.domain in domains else None
+    importer = IMPORTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     try:
         if importer is None:
             operator = f"{node.domain}::{node.op_type}".removeprefix("::")
@@ -165,13 +228,19 @@ def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
     except Refusal as r:
         ctx.problems.append(Diagnostic(r.code, r.message, label(node), r.remedy))
         ctx.unknown.update(node.output)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as e:  # parameters that fit neither it nor each other
+        problem = f"its parameters and shapes do not fit together ({first_line(e)})"
+        ctx.problems.append(
+            Diagnostic("E0105", problem, label(node), "export the model again; if onnxruntime runs it, report this")
+        )
+        ctx.unknown.update(node.output)
 
 
 def _agree(ctx: Context, node: onnx.NodeProto, known: Known) -> None:
     """Refuse what an importer cannot see of a node: a constant that widens its output, arithmetic that wraps around."""
     shape, kind = ctx.out_shape(node), ctx.source.types.get(node.output[0], T.FLOAT)
-    value = known if isinstance(known, Value) else known.value if isinstance(known, Condition) else known.sign
-    if shape != value.shape and not value.padded:
+    value = known if isinstance(known, Value) else known.value
+    if shape != value.shape and not isinstance(known, Moment):
         raise Refusal(
             "E0205",
             f"it turns shape {list(value.shape)} into {list(shape)}",
@@ -193,18 +262,25 @@ def _outputs(ctx: Context) -> list[Output]:
         if o.name in ctx.unknown:
             continue
         known = ctx.values.get(o.name)
-        if not isinstance(known, Value) or known.padded:
+        if not isinstance(known, Value):
+            what = (
+                "only a part of a layer normalisation"
+                if isinstance(known, Moment)
+                else "no tensor computed from the input"
+            )
             ctx.problems.append(
-                Diagnostic(
-                    "E0208",
-                    f"output {printable(o.name)} is not a tensor computed from the input",
-                    o.name,
-                    "output the logits",
-                )
+                Diagnostic("E0208", f"output {printable(o.name)} is {what}", o.name, "output the logits")
             )
             continue
-        outputs.append(Output(o.name, known.shape, known.tensor))
+        outputs.append(Output(o.name, known.shape, planar_output(ctx, o.name, known)))
     return outputs
+
+
+def planar_output(ctx: Context, name: str, value: Value) -> Tensor:
+    """The tensor of an output, in the order of the ONNX value."""
+    itself = onnx.helper.make_node("Identity", [name], [name])  # of an output that is the input
+    node = next((n for n in ctx.source.nodes if name in n.output), itself)
+    return ctx.planar(node, ctx.framed(node, value, name) if value.padded else value)
 
 
 def _exits(ctx: Context, outputs: list[Output]) -> Exits | None:
@@ -251,10 +327,38 @@ def _finish(ctx: Context, name: str, outputs: list[Output], exits: Exits | None)
     def named(t: Tensor) -> Tensor:
         return replace(t, twin=ctx.twins[t.name]) if t.name in ctx.twins else t
 
-    ops = tuple(replace(op, x=named(op.x), y=named(op.y)) for op in ctx.ops)
+    ops = tuple(replace(op, x=named(op.x), others=tuple(map(named, op.others)), y=named(op.y)) for op in ctx.ops)
     outs = tuple(replace(o, tensor=named(o.tensor)) for o in outputs)
     graph = Graph(named(first.tensor), ops, outs, exits)
     return graph.with_ops(needed(graph, [o.tensor for o in outs]))
+
+
+def _decided_at_zero(ctx: Context, graph: Graph, at_zero: int) -> Graph:
+    """Every ternary Sign with a value at zero, in the reference model too."""
+    ops = []
+    for op in graph.ops:
+        if isinstance(op, Sign) and op.at_zero == 0:
+            node = next(n for n in ctx.source.nodes if n.output[0] == op.y.name)
+            ctx.edits.replaced[op.y.name] = binary_sign(ctx, node, at_zero)
+            ctx.edits.reasons.append((label(node), f"--sign-at-zero: its value at zero is {at_zero:+d} instead of 0"))
+            op = replace(op, at_zero=-at_zero if op.negate else at_zero)  # noqa: PLW2901
+        ops.append(op)
+    return graph.with_ops(ops)
+
+
+def binary_sign(ctx: Context, node: onnx.NodeProto, at_zero: int) -> list[onnx.NodeProto]:
+    """Sign as a comparison and a choice between -1 and +1."""
+    out, make = node.output[0], onnx.helper.make_node
+    zero, one, minus = (
+        ctx.edits.constant(ctx.name(out, n), np.array(v, np.float32))
+        for n, v in (("zero", 0), ("one", 1), ("minus", -1))
+    )
+    below, above = ctx.name(out, "below"), ctx.name(out, "above")
+    if at_zero > 0:
+        test = [make("Less", [node.input[0], zero], [below]), make("Not", [below], [above])]
+    else:
+        test = [make("Less", [zero, node.input[0]], [above])]
+    return [*test, make("Where", [above, one, minus], [out])]
 
 
 def reference_model(model: onnx.ModelProto, edits: Edits) -> onnx.ModelProto:
@@ -266,41 +370,5 @@ def reference_model(model: onnx.ModelProto, edits: Edits) -> onnx.ModelProto:
     del out.graph.node[:], out.graph.value_info[:]
     for node in model.graph.node:
         out.graph.node.extend(edits.replaced.get(node.output[0], [node]))
-        out.graph.node.extend(edits.added.get(node.output[0], []))
     out.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in edits.constants.items())
     return out
-
-
-def _warnings(graph: Graph, name: str) -> list[Diagnostic]:
-    """What the user should know: a float input that feeds a layer, a ternary Sign over real values."""
-    found = []
-    real = {graph.input.name} if graph.input.elem is Elem.F32 else set()  # the input, rescaled or pooled
-    sums = set(real)  # real values, whatever was computed of them
-    fed = None
-    for op in graph.ops:
-        if op.x.name in real and isinstance(op, Map | MaxPool):
-            real.add(op.y.name)
-        if op.x.name in sums and op.y.elem is Elem.F32:
-            sums.add(op.y.name)
-        if isinstance(op, Conv) and op.x.elem is Elem.F32:
-            sums.add(op.y.name)
-            fed = fed or (op if op.x.name in real else None)
-        if isinstance(op, Sign) and op.at_zero == 0 and op.x.name in sums:
-            found.append(
-                Diagnostic(
-                    "W0301",
-                    f"Sign meets real values in {op.y.shape[0]} channels: where one is exactly zero, ONNX Sign gives 0, the C -1",
-                    ", ".join(op.origin),
-                    "export sign as Where(x >= 0, 1, -1), which has a value at zero",
-                )
-            )
-    if fed:
-        found.append(
-            Diagnostic(
-                "W0401",
-                f"the float input {printable(name)} feeds a layer with binary weights: its sums are float32, slower and only close",
-                ", ".join(fed.origin),
-                "if the input holds integers, use --input u8 or --input i8: then the layer is exact",
-            )
-        )
-    return found

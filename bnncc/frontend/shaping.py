@@ -1,122 +1,19 @@
-"""Importers of pooling, padding and shape nodes."""
+"""Importers of nodes that move values: padding, resizing, slices, concatenation, reshaping, transposition."""
 
 import math
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from bnncc.frontend.elementwise import attributes
-from bnncc.frontend.load import label
-from bnncc.frontend.values import Context, Known, Refusal, Value, scalar_step
-from bnncc.graph import Elem, MaxPool, Sum, Tensor
+from bnncc.frontend.geometry import attributes
+from bnncc.frontend.load import label, session
+from bnncc.frontend.values import Context, Known, Refusal, Value
+from bnncc.ops import Concat, Pad, Reshape, Slice, Transpose, Upsample
+from bnncc.tensor import Elem, Shape, Tensor, integer
 
-Pads = tuple[int, int, int, int]
-
-
-def pair(given: dict[str, Any], name: str, default: tuple[int, int] = (1, 1)) -> tuple[int, int]:
-    """An attribute of two positive integers."""
-    v = given.get(name, default)
-    a = tuple(int(k) for k in v)
-    if len(a) != 2 or min(a) < 1 or max(a) > 1 << 15:
-        raise Refusal(
-            "E0105", f"{name} is {list(a)}: two positive numbers are expected", "only 2D layers are supported"
-        )
-    return a[0], a[1]
-
-
-def padding(
-    given: dict[str, Any],
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-) -> Pads:
-    """pads or auto_pad as (top, left, bottom, right)."""
-    mode = given.get("auto_pad", b"NOTSET")
-    if mode in (b"NOTSET", b""):
-        p = [int(k) for k in given.get("pads", (0, 0, 0, 0))]
-        if len(p) != 4 or min(p) < 0 or max(p) > 1 << 15:
-            raise Refusal("E0105", f"pads is {p}: four numbers from 0 are expected", "only 2D layers are supported")
-        return p[0], p[1], p[2], p[3]
-    if mode == b"VALID":
-        return 0, 0, 0, 0
-    total = [
-        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
-        for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
-    ]
-    small = [t // 2 for t in total]
-    large = [t - s for t, s in zip(total, small, strict=True)]
-    first, last = (small, large) if mode == b"SAME_UPPER" else (large, small)
-    return first[0], first[1], last[0], last[1]
-
-
-def image_shape(ctx: Context, node: onnx.NodeProto) -> tuple[int, int, int]:
-    shape = ctx.out_shape(node)
-    if len(shape) != 4 or shape[0] != 1:
-        raise Refusal(
-            "E0105",
-            f"its output has shape {list(shape)}; [1, C, H, W] is expected",
-            "only 2D layers with batch 1 are supported",
-        )
-    return shape[1], shape[2], shape[3]
-
-
-def max_pool(ctx: Context, node: onnx.NodeProto) -> Known:
-    value, given, shape = ctx.value(node), attributes(node), image_shape(ctx, node)
-    if len(node.output) > 1 and node.output[1]:
-        raise Refusal("E0201", "MaxPool with indices is not supported", "use only its first output")
-    size = value.tensor.shape[1:]
-    if node.op_type == "GlobalMaxPool":
-        kernel, strides, dilations, pads = size, (1, 1), (1, 1), (0, 0, 0, 0)
-    else:
-        kernel, strides, dilations = pair(given, "kernel_shape"), pair(given, "strides"), pair(given, "dilations")
-        pads = padding(given, size, kernel, strides, dilations)
-        if any(p > (k - 1) * d for p, k, d in zip(pads, (*kernel, *kernel), (*dilations, *dilations), strict=True)):
-            raise Refusal("E0105", f"pads {list(pads)} are larger than the window", "export the model again")
-        if any((o - 1) * s >= n + p for o, s, n, p in zip(shape[1:], strides, size, pads, strict=False)):
-            raise Refusal("E0201", "with ceil_mode its last window lies outside of the image", "set ceil_mode to 0")
-    t = value.tensor
-    y = Tensor(node.output[0], t.elem, shape, t.lo, t.hi, t.stride, twin=node.output[0])
-    op = MaxPool(x=t, y=y, kernel=kernel, strides=strides, pads=pads, dilations=dilations, origin=(label(node),))
-    return Value(ctx.add(op), ctx.out_shape(node))
-
-
-def mean(ctx: Context, node: onnx.NodeProto) -> Known:
-    """GlobalAveragePool, AveragePool over everything, ReduceMean over H and W: the sum, then one division."""
-    value = ctx.value(node)
-    t = value.tensor
-    given = attributes(node)
-    if node.op_type == "ReduceMean":
-        axes = (
-            ctx.need_constant(node, 1, "axes").tolist() if len(node.input) > 1 and node.input[1] else given.get("axes")
-        )
-        if len(value.shape) != 4 or axes is None or sorted(a % 4 for a in axes) != [2, 3]:
-            raise Refusal(
-                "E0201",
-                f"ReduceMean over axes {axes} is not supported",
-                "take the mean over height and width of an image",
-            )
-    elif node.op_type == "AveragePool":
-        kernel = pair(given, "kernel_shape")
-        if kernel != t.shape[1:] or any(given.get("pads", ())):
-            raise Refusal(
-                "E0201",
-                "only average pooling over the whole image is supported",
-                "use a max-pool or a global average pool",
-            )
-    if math.prod(ctx.out_shape(node)) != t.shape[0]:
-        raise Refusal(
-            "E0201", "only average pooling to one pixel is supported", "use a max-pool or a global average pool"
-        )
-    pixels = t.shape[1] * t.shape[2]
-    elem = Elem.I32 if t.elem.is_integer else Elem.F32
-    total = Tensor(ctx.name(node.output[0], "sum"), elem, (t.shape[0], 1, 1), t.lo * pixels, t.hi * pixels, t.stride)
-    if max(abs(total.lo), abs(total.hi)) > 1 << 24:
-        raise Refusal(
-            "E0302", "its sum can exceed 2**24, beyond which onnxruntime's float32 is not exact", "pool first"
-        )
-    ctx.add(Sum(x=t, y=total, origin=(label(node),)))
-    return ctx.map(node, Value(total, ctx.out_shape(node)), scalar_step("div", pixels), node.output[0])
+Axes = dict[int, int]
 
 
 def pad(ctx: Context, node: onnx.NodeProto) -> Known:
@@ -124,33 +21,282 @@ def pad(ctx: Context, node: onnx.NodeProto) -> Known:
     value, given = ctx.value(node), attributes(node)
     if given.get("mode", b"constant") != b"constant":
         raise Refusal("E0201", f"Pad mode {given['mode']!r} is not supported", "pad with a constant")
+    rank = len(value.shape)
     widths: Any = given.get("pads") if len(node.input) < 2 else ctx.need_constant(node, 1, "pads").tolist()
     fill = float(given.get("value", 0.0))
     if len(node.input) > 2 and node.input[2]:
         fill = float(ctx.need_constant(node, 2, "fill value").reshape(-1)[0])
     if len(node.input) > 3 and node.input[3]:
-        axes = [int(a) % 4 for a in ctx.need_constant(node, 3, "axes")]
-        full = [0] * 8
+        axes = [int(a) % rank for a in ctx.need_constant(node, 3, "axes")]
+        full = [0] * 2 * rank
         for k, a in enumerate(axes):
-            full[a], full[a + 4] = widths[k], widths[k + len(axes)]
+            full[a], full[a + rank] = widths[k], widths[k + len(axes)]
         widths = full
     p = [int(k) for k in widths or ()]
-    if len(p) != 8 or len(value.shape) != 4 or any(p[k] for k in (0, 1, 4, 5)) or min(p) < 0:
-        raise Refusal("E0201", f"Pad by {p} is not supported", "pad only height and width, by 0 or more")
-    ctx.out_shape(node)
-    return Value(value.tensor, value.shape, (p[2], p[3], p[6], p[7]), fill)
+    out = ctx.out_shape(node)
+    if len(p) != 2 * rank or p[0] or p[rank] or min(p) < 0 or max(p) > 1 << 15 or (rank == 2 and any(p)):
+        raise Refusal("E0201", f"Pad by {p} is not supported", "pad channels, height and width by 0 or more")
+    if not any(p):
+        return value
+    before, after = (dict(zip(value.axes, q, strict=True)) for q in (p[1:rank], p[rank + 1 :]))
+    if before[0] or after[0]:
+        return padded_channels(ctx, node, value, fill, before, after, out)
+    pads = (before.get(1, 0), before.get(2, 0), after.get(1, 0), after.get(2, 0))
+    return Value(value.tensor, out, value.last, pads, fill, node.input[0])
+
+
+def padded_channels(
+    ctx: Context, node: onnx.NodeProto, value: Value, fill: float, before: Axes, after: Axes, out: tuple[int, ...]
+) -> Value:
+    """Constant channels around the value's own (and a border, if asked)."""
+    t = value.tensor
+    if not (t.elem is Elem.F32 or (abs(fill) == 1 if t.elem is Elem.BIN else fill == 0)):
+        t = ctx.real(node, value).tensor
+    c, h, w = (n + before.get(a, 0) + after.get(a, 0) for a, n in enumerate(t.shape))
+    lo, hi = (min(t.lo, int(fill)), max(t.hi, int(fill))) if t.elem.is_integer else (0, 0)
+    stride = t.stride if t.elem is Elem.BIN else 1
+    y = Tensor(node.output[0], t.elem, (c, h, w), lo, hi, stride, node.output[0], value.last)
+    start = (before[0], before.get(1, 0), before.get(2, 0))
+    return Value(ctx.add(Pad(x=t, y=y, before=start, value=fill, origin=(label(node),))), out, value.last)
+
+
+def tensor_shape(value: Value, shape: tuple[int, ...]) -> Shape:
+    """[C, H, W] of an ONNX shape whose axes are those of `value`."""
+    by_axis = dict(zip(value.axes, shape[1:], strict=True))
+    return by_axis.get(0, 1), by_axis.get(1, 1), by_axis.get(2, 1)
+
+
+def moved(ctx: Context, node: onnx.NodeProto, value: Value, shape: Shape) -> Tensor:
+    """The tensor that the node makes by moving values of `value`."""
+    t, name = value.tensor, node.output[0]
+    return Tensor(name, t.elem, shape, t.lo, t.hi, t.stride, ctx.twin(name), value.last)
+
+
+def resize(ctx: Context, node: onnx.NodeProto) -> Known:
+    """Resize and Upsample by nearest neighbour: which pixel each takes is asked of onnxruntime itself."""
+    value, out = ctx.value(node), ctx.out_shape(node)
+    if attributes(node).get("mode", b"nearest") != b"nearest" or len(out) != len(value.shape) or len(out) < 3:
+        raise Refusal("E0201", "only resizing by nearest neighbour is supported", "set mode to nearest")
+    t, shape = value.tensor, tensor_shape(value, out)
+    if shape[0] != t.shape[0] or math.prod(out) > 1 << 24:
+        raise Refusal("E0201", "it resizes the channels", "resize height and width")
+    taken = taken_pixels(ctx, node, value, shape)
+    y, origin = moved(ctx, node, value, shape), (label(node),)
+    rows, columns = np.arange(shape[1])[:, None], np.arange(shape[2])
+    up = (max(1, shape[1] // t.shape[1]), max(1, shape[2] // t.shape[2]))
+    if np.array_equal(taken, rows // up[0] * t.shape[2] + columns // up[1]):
+        return Value(ctx.add(Upsample(x=t, y=y, factors=up, origin=origin)), out, value.last)
+    down = (max(1, t.shape[1] // shape[1]), max(1, t.shape[2] // shape[2]))
+    first = divmod(int(taken[0, 0]), t.shape[2])
+    if np.array_equal(taken, (first[0] + rows * down[0]) * t.shape[2] + first[1] + columns * down[1]):
+        return Value(ctx.add(Slice(x=t, y=y, start=(0, *first), step=(1, *down), origin=origin)), out, value.last)
+    raise Refusal(
+        "E0201", f"resizing {list(value.shape)} to {list(out)} is by no whole factor", "resize by a whole factor"
+    )
+
+
+def taken_pixels(ctx: Context, node: onnx.NodeProto, value: Value, shape: Shape) -> NDArray[np.int64]:
+    """The index of the pixel of the input that each pixel of the output is, [H', W']."""
+    _, h, w = value.tensor.shape
+    numbers = np.broadcast_to(np.arange(h * w, dtype=np.float32).reshape(h, w), value.tensor.shape)
+    x = np.ascontiguousarray(numbers.transpose(1, 2, 0) if value.last else numbers).reshape(value.shape)
+    make = onnx.helper
+    sizes = {n: ctx.need_constant(node, k, "size") for k, n in enumerate(node.input) if k and n}
+    graph = make.make_graph(
+        [node],
+        "resize",
+        [make.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, value.shape)],
+        [onnx.ValueInfoProto(name=node.output[0])],
+        [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in sizes.items()],
+    )
+    opsets = [o for o in ctx.source.model.opset_import if o.domain in ("", "ai.onnx")]
+    try:
+        (y,) = session(make.make_model(graph, opset_imports=opsets, ir_version=8)).run(None, {node.input[0]: x})
+    except Exception as e:  # onnxruntime has one exception class a status code, under a private module
+        raise Refusal("E0107", f"onnxruntime cannot resize so: {e}", "export the model again") from None
+    plane = np.asarray(y)[0, ..., 0] if value.last else np.asarray(y)[0, 0]
+    return plane.astype(np.int64).reshape(shape[1:])
+
+
+def sliced(ctx: Context, node: onnx.NodeProto) -> Known:
+    """Slice, in both forms, forwards."""
+    value, given = ctx.value(node), attributes(node)
+    rank = len(value.shape)
+    if "starts" in given or len(node.input) < 3:
+        starts, ends = list(given.get("starts", ())), list(given.get("ends", ()))
+        axes, steps = list(given.get("axes", range(len(starts)))), [1] * len(starts)
+    else:
+        starts, ends = (ctx.need_constant(node, k, "range").reshape(-1).tolist() for k in (1, 2))
+        has = [len(node.input) > k and node.input[k] for k in (3, 4)]
+        axes = ctx.need_constant(node, 3, "axes").reshape(-1).tolist() if has[0] else list(range(len(starts)))
+        steps = ctx.need_constant(node, 4, "steps").reshape(-1).tolist() if has[1] else [1] * len(starts)
+    ranges = [range(n) for n in value.shape]
+    for a, begin, end, by in zip(axes, starts, ends, steps, strict=True):
+        if by < 1:
+            raise Refusal("E0201", "a slice backwards is not supported", "slice forwards")
+        ranges[a % rank] = range(value.shape[a % rank])[slice(begin, end, by)]
+    return part(ctx, node, value, ranges, node.output[0])
+
+
+def part(ctx: Context, node: onnx.NodeProto, value: Value, ranges: list[range], name: str) -> Value:
+    """The values at these indices of each ONNX axis, called `name`."""
+    out = tuple(len(r) for r in ranges)
+    if min(out) < 1 or len(ranges[0]) != value.shape[0]:
+        raise Refusal("E0201", f"it takes {list(out)} of {list(value.shape)}", "slice channels, height or width")
+    if out == value.shape:
+        return value
+    if len(out) == 2:
+        value = ctx.vector(node, value)
+    axes = (0,) if len(out) == 2 else value.axes
+    taken = dict(zip(axes, ranges[1:], strict=True))
+    taken = {a: taken.get(a, range(value.tensor.shape[a])) for a in range(3)}
+    t = value.tensor
+    shape = (len(taken[0]), len(taken[1]), len(taken[2]))
+    y = Tensor(name, t.elem, shape, t.lo, t.hi, t.stride, ctx.twin(name), value.last)
+    start, by = (tuple(getattr(taken[a], f) for a in range(3)) for f in ("start", "step"))
+    op = Slice(x=t, y=y, start=(start[0], start[1], start[2]), step=(by[0], by[1], by[2]), origin=(label(node),))
+    return Value(ctx.add(op), out, value.last)
+
+
+def split(ctx: Context, node: onnx.NodeProto) -> Known:
+    value, given = ctx.value(node), attributes(node)
+    axis = int(given.get("axis", 0)) % len(value.shape)
+    total, count = value.shape[axis], len(node.output)
+    sizes: Any = given.get("split")
+    if len(node.input) > 1 and node.input[1]:
+        sizes = ctx.need_constant(node, 1, "split").tolist()
+    if not sizes:
+        each = -(-total // count)
+        sizes = [each] * (count - 1) + [total - each * (count - 1)]
+    begin, parts = 0, []
+    for name, size in zip(node.output, sizes, strict=True):
+        ranges = [range(n) for n in value.shape]
+        ranges[axis] = range(begin, begin + int(size))
+        parts.append(part(ctx, node, value, ranges, name))
+        begin += int(size)
+    for name, p in zip(node.output, parts, strict=True):
+        ctx.values[name] = p
+    return parts[0]
+
+
+def gather(ctx: Context, node: onnx.NodeProto) -> Known:
+    """Gather of one index, which drops the axis, or of indices at even distances."""
+    value = ctx.value(node)
+    axis = int(attributes(node).get("axis", 0)) % len(value.shape)
+    indices = ctx.need_constant(node, 1, "index")
+    n = value.shape[axis]
+    flat = [int(i) % n for i in indices.reshape(-1)]
+    by = flat[1] - flat[0] if len(flat) > 1 else 1
+    if indices.ndim > 1 or by < 1 or flat != list(range(flat[0], flat[0] + by * len(flat), by)):
+        raise Refusal("E0201", "it gathers at uneven indices", "use a slice")
+    ranges = [range(k) for k in value.shape]
+    ranges[axis] = range(flat[0], flat[-1] + 1, by)
+    if indices.ndim == 1:
+        return part(ctx, node, value, ranges, node.output[0])
+    one = part(ctx, node, value, ranges, ctx.name(node.output[0], "one"))
+    return viewed(ctx, node, one, ctx.out_shape(node))
+
+
+def concat(ctx: Context, node: onnx.NodeProto) -> Known:
+    """Concatenation of channels, or of the features of vectors."""
+    values = [ctx.value(node, k) for k in range(len(node.input))]
+    out, first = ctx.out_shape(node), values[0]
+    axis = int(attributes(node).get("axis", 1)) % len(out)
+    if len(values) == 1:
+        return first
+    if len(out) == 2 and axis == 1:
+        same = all(v.tensor.shape[1:] == first.tensor.shape[1:] and not v.last for v in values)
+        values = values if same else [ctx.vector(node, v) for v in values]
+    else:
+        if len(out) < 3 or axis == 0 or any(len(v.shape) != len(out) for v in values):
+            raise Refusal("E0201", f"concatenation along axis {axis} is not supported", "concatenate channels")
+        like = next((v for v in values if v.axes[axis - 1] == 0), None)
+        if like is None and axis != len(out) - 1:
+            raise Refusal("E0201", "concatenation of height or width is not supported", "concatenate channels")
+        like = like or ctx.last_axis(node, first)
+        values = [laid_out(ctx, node, v, like) for v in values]
+    tensors = [v.tensor for v in values]
+    if any(t.shape[1:] != tensors[0].shape[1:] for t in tensors):
+        raise Refusal("E0105", "its inputs have different sizes", "export the model again")
+    kinds = {t.elem for t in tensors}
+    shape = (sum(t.shape[0] for t in tensors), *tensors[0].shape[1:])
+    y = Tensor(node.output[0], Elem.F32, shape, 0, 0, 1, node.output[0], values[0].last)
+    if Elem.F32 not in kinds:
+        lo, hi = min(t.lo for t in tensors), max(t.hi for t in tensors)
+        elem = Elem.BIN if kinds == {Elem.BIN} else integer(lo, hi)
+        y = Tensor(y.name, elem, shape, lo, hi, 2 if elem is Elem.BIN else 1, y.twin, y.channels_last)
+    op = Concat(x=tensors[0], others=tuple(tensors[1:]), y=y, origin=(label(node),))
+    return Value(ctx.add(op), out, values[0].last)
+
+
+def laid_out(ctx: Context, node: onnx.NodeProto, value: Value, like: Value) -> Value:
+    """The value with the order of axes of `like`."""
+    if value.last == like.last and value.axes == like.axes:
+        return value
+    shape = tensor_shape(like, value.shape)
+    return ctx.arranged(node, value, Value(Tensor("", value.tensor.elem, shape), value.shape, like.last))
 
 
 def reshape(ctx: Context, node: onnx.NodeProto) -> Known:
-    """Flatten, Reshape, Squeeze, Unsqueeze: a view as a vector [1, N], or no change."""
-    value, shape = ctx.value(node), ctx.out_shape(node)
-    c, h, w = value.tensor.shape
-    if shape in (value.shape, (1, c, h, w), (1, c * h * w)):
-        return Value(value.tensor, shape)
-    if h == w == 1 and len(shape) == 4 and shape == (1, c, 1, 1):
-        return Value(value.tensor, shape)
-    raise Refusal(
-        "E0204",
-        f"it turns shape {list(value.shape)} into {list(shape)}",
-        "only flattening to [1, N] and dropping or adding dimensions of 1 after channels are supported",
-    )
+    """Flatten, Reshape, Squeeze, Unsqueeze: a view wherever the values stay in their order."""
+    known = ctx.values.get(node.input[0])
+    if isinstance(known, Value) and known.padded and ctx.out_shape(node) == known.shape:
+        return known
+    return viewed(ctx, node, ctx.value(node), ctx.out_shape(node))
+
+
+def viewed(ctx: Context, node: onnx.NodeProto, value: Value, shape: tuple[int, ...]) -> Value:
+    """The value in another ONNX shape."""
+    t = value.tensor
+    c, h, w = t.shape
+    if shape == value.shape:
+        return value
+    if len(shape) == 5 and shape[0] == 1 and shape[1] * shape[2] == c and len(value.shape) == 4 and not value.last:
+        return Value(ctx.move(node, t, Reshape, (shape[1], shape[2], h * w)), shape)  # groups of channels
+    if len(shape) > 4 or (shape and shape[0] != 1 and len(shape) > 1):
+        raise Refusal(
+            "E0204",
+            f"it turns shape {list(value.shape)} into {list(shape)}",
+            "only shapes [1, C, H, W], [1, C, L] and [1, N] are supported",
+        )
+    if len(shape) <= 2:
+        return Value(t, shape, value.last and t.pixels > 1)
+    if len(value.shape) > 2 and len(shape) > 2:  # a size of 1 more or less, or height and width as one
+        for last in {value.last, value.last and t.pixels > 1}:
+            sizes, channels = (shape[1:-1], shape[-1]) if last else (shape[2:], shape[1])
+            if channels == c and sizes in ((h, w), (h * w,)) and (len(shape) == 4 or 1 in (h, w)):
+                return Value(t, shape, last)
+    if not value.last or t.pixels == 1:
+        if shape in ((1, c, h, w), (1, c, h * w)) and (len(shape) == 4 or 1 in (h, w)):
+            return Value(t, shape)
+    elif shape == (1, h, w, c):
+        return Value(t, shape, last=True)
+    if t.pixels == 1 and shape[-1] == c and math.prod(shape) == c:
+        return Value(t, shape, last=True)
+    wanted = (shape[1], shape[2], shape[3]) if len(shape) == 4 else (shape[1], 1, shape[2])
+    flat = ctx.planar(node, value)
+    y = Tensor(node.output[0], flat.elem, wanted, flat.lo, flat.hi, flat.stride, node.output[0])
+    return Value(ctx.add(Reshape(x=flat, y=y, origin=(label(node),))), shape)
+
+
+def transpose(ctx: Context, node: onnx.NodeProto) -> Known:
+    """Between channels first and channels last only the view changes; other orders move the values."""
+    value = ctx.value(node)
+    rank = len(value.shape)
+    perm = [int(p) for p in attributes(node).get("perm", range(rank)[::-1])]
+    out = tuple(value.shape[p] for p in perm)
+    if perm == list(range(rank)):
+        return value
+    if perm == [0, 2, 1, 3, 4]:  # a shuffle of channels
+        c, h, w = value.tensor.shape
+        return Value(ctx.move(node, value.tensor, Transpose, (h, c, w), axes=(1, 0, 2)), out)
+    if rank < 3 or perm[0] != 0:
+        raise Refusal("E0201", f"a transposition by {perm} is not supported", "keep the batch in front")
+    axes = tuple(value.axes[p - 1] for p in perm[1:])
+    t = value.tensor
+    for last in (False, True):
+        if axes == Value(t, out, last).axes:
+            return Value(t, out, last)
+    order = (axes[0], axes[1], axes[2]) if rank == 4 else (axes[0], 3 - axes[0] - axes[1], axes[1])
+    y = moved(ctx, node, Value(t, out), (t.shape[order[0]], t.shape[order[1]], t.shape[order[2]]))
+    return Value(ctx.add(Transpose(x=t, y=y, axes=order, origin=(label(node),))), out)

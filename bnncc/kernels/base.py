@@ -1,23 +1,27 @@
 """A kernel is one value and one template: everything else asks it."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnncc.graph import Op
 from bnncc.layout import DTYPES, pack_bits, unit
-from bnncc.program import Constant, Parts
-from bnncc.scalar import Cut, Step
+from bnncc.ops import Conv
+from bnncc.program import Constant, Parts, StepLine
+from bnncc.scalar import Cut, Operand, Step
+from bnncc.tensor import Op
 
 Array = NDArray[Any]
+SUMS = ("add", "sub", "rsub")  # a compiler may fuse a product with them
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """How one op may be computed.
+    """How an op may be computed: any of the types `ops`.
 
     `refuses` gives the reason why this kernel cannot do an op, "" if it can. `build(op, name)` gives its constants, scratch
     and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] turns into cycles.
@@ -25,7 +29,7 @@ class Kernel:
 
     name: str
     title: str
-    op: type[Op]
+    ops: tuple[type[Op], ...]
     template: str
     refuses: Callable[[Op], str]
     build: Callable[[Op, str], Parts]
@@ -33,8 +37,13 @@ class Kernel:
 
     def cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
         """Estimated cycles at zero wait states."""
-        table = costs[self.name]
-        return sum(table[part] * times for part, times in self.work(op).items())
+        return sum(cost(costs, self.name, part) * times for part, times in self.work(op).items())
+
+
+def cost(costs: Mapping[str, Mapping[str, float]], kernel: str, part: str) -> float:
+    """Cycles of one turn of a loop; "map.add" is one of another kernel."""
+    table, _, own = part.rpartition(".")
+    return costs[table or kernel][own]
 
 
 def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, object]]:
@@ -66,28 +75,76 @@ def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, 
     return tuple(arrays), params
 
 
-def step_constants(steps: tuple[Step, ...], name: str) -> tuple[tuple[Constant, ...], list[dict[str, object]]]:
-    """Arrays for the steps' constants; and for each step its operation, its C operand and whether its result must be rounded alone."""
+def step_constants(steps: Sequence[Step | Operand], name: str) -> tuple[tuple[Constant, ...], tuple[StepLine, ...]]:
+    """Arrays for the steps' constants, and the steps as templates write them."""
     arrays: list[Constant] = []
-    lines: list[dict[str, object]] = []
+    lines: list[StepLine] = []
     for k, s in enumerate(steps):
-        v = s.value
-        if v.size == 1:
-            operand = float_literal(float(v.flat[0]))
+        alone = s.operation in ("mul", "prelu") and meets_sum(steps[k + 1 :])
+        if isinstance(s, Operand):
+            lines.append(StepLine(s.operation, other=s.index, alone=alone))
+        elif s.value.size == 1:
+            lines.append(StepLine(s.operation, literal=float_literal(float(s.value.flat[0])), alone=alone))
         else:
-            array = Constant(f"{name}_{s.operation}{k}", "float", np.ascontiguousarray(v.reshape(v.shape[0], -1)))
-            arrays.append(array)
-            pixels = v.shape[1] * v.shape[2]
-            operand = f"{array.name}[{'c' if pixels == 1 else f'c * {pixels} + p' if v.shape[0] > 1 else 'p'}]"
-        fusible = s.operation == "mul" and k + 1 < len(steps) and steps[k + 1].operation in ("add", "sub", "rsub")
-        lines.append({"operation": s.operation, "operand": operand, "alone": fusible})
-    return tuple(arrays), lines
+            v = np.ascontiguousarray(s.value.reshape(s.value.shape[0], -1))
+            arrays.append(Constant(f"{name}_{s.operation}{k}", "float", v))
+            lines.append(StepLine(s.operation, array=arrays[-1].name, shape=v.shape, alone=alone))
+    return tuple(arrays), tuple(lines)
+
+
+def meets_sum(steps: Sequence[Step | Operand]) -> bool:
+    """Whether what goes into the steps may meet a sum as it is."""
+    following = next((s.operation for s in steps if s.operation not in ("max", "min", "prelu", "abs")), "")
+    return following in SUMS
+
+
+def epilogue(op: Conv, name: str) -> tuple[tuple[Constant, ...], dict[str, object]]:
+    """What the output stage of a convolution needs: a threshold, float32 steps, or nothing."""
+    if op.cut is not None:
+        constants, params = cut_constants(op.cut, name)
+        return constants, {**params, "lines": (), "real": not op.integer}
+    constants, lines = step_constants(op.steps, name)
+    return constants, {"cut": False, "lines": lines, "real": not op.integer}
+
+
+STEP_WORK = {
+    **dict.fromkeys(("add", "sub", "rsub"), "add"),
+    **dict.fromkeys(("mul", "prelu"), "multiply"),
+    **dict.fromkeys(("max", "min", "abs"), "compare"),
+    **dict.fromkeys(("round", "floor", "ceil"), "round"),
+    **{"tanh": "tanh", "sigmoid": "sigmoid", "div": "divide"},
+}
+
+
+def arithmetic(steps: Sequence[Step | Operand], values: int) -> Counter[str]:
+    """The work of float32 steps on so many values; reading another tensor's comes on top."""
+    work: Counter[str] = Counter()
+    for s in steps:
+        work[STEP_WORK[s.operation]] += values
+        work["operand"] += values * isinstance(s, Operand)
+    return work
+
+
+def epilogue_work(op: Conv) -> Mapping[str, float]:
+    """The work of a convolution's steps, by the costs of `map`."""
+    return {f"map.{part}": times for part, times in arithmetic(op.steps, op.y.size).items()}
 
 
 def float_literal(v: float) -> str:
     """A C float constant with the same bits (nine digits identify a float32)."""
-    text = f"{np.float32(v):.9g}"
-    return (text if any(c in text for c in ".en") else text + ".0") + "f"
+    return literal(float(np.float32(v)))
+
+
+def literal(v: float) -> str:
+    """`float_literal` of a number that is a float32 already."""
+    if not math.isfinite(v):
+        return "NAN" if math.isnan(v) else "HUGE_VALF" if v > 0 else "-HUGE_VALF"
+    text = f"{v:.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def no_parts(_op: Op, _name: str) -> Parts:
+    return Parts()
 
 
 def never(_: Op) -> str:

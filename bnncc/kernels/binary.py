@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.graph import Conv, Elem, Op
-from bnncc.kernels.base import Array, Kernel, cut_constants
+from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
 from bnncc.layout import Unit, pack_bits, unit
+from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
+from bnncc.tensor import Elem, Op
 
 
 def conv(op: Op) -> Conv:
@@ -33,28 +34,30 @@ def packed_weights(op: Conv) -> Array:
 
 def is_whole(op: Conv) -> bool:
     """Whether one window covers the whole input, as in a dense layer, and its pixels are whole words."""
-    return op.kernel == op.x.shape[1:] and op.y.shape[1:] == (1, 1) and not op.padded and unit(op.x.shape[0]).bits == 32
+    return op.whole and unit(op.x.shape[0]).bits == 32
+
+
+def refuse_values(c: Conv) -> str:
+    if not c.binary:
+        return "its weights are real"
+    return "" if c.x.elem is Elem.BIN else f"its input is {c.x.elem.value}, not binary"
 
 
 def refuse_dense(op: Op) -> str:
     c = conv(op)
-    if c.x.elem is not Elem.BIN:
-        return f"its input is {c.x.elem.value}, not binary"
-    if not is_whole(c):
-        return "the window is not the whole input in whole words"
-    return ""
+    if reason := refuse_patch(op):
+        return reason
+    return "" if is_whole(c) else "the window is not the whole input in whole words"
 
 
 def refuse_patch(op: Op) -> str:
     c = conv(op)
-    return "" if c.x.elem is Elem.BIN else f"its input is {c.x.elem.value}, not binary"
+    return refuse_values(c) or ("" if c.groups == 1 else f"its channels are in {c.groups} groups")
 
 
-def output_parts(op: Conv, name: str) -> tuple[tuple[Constant, ...], dict[str, object]]:
-    """What the output stage needs, with a threshold or without."""
-    if op.cut is None:
-        return (), {"cut": False}
-    return cut_constants(op.cut, name)
+def refuse_grouped(op: Op) -> str:
+    c = conv(op)
+    return refuse_values(c) or ("" if c.groups > 1 else "its channels are in one group")
 
 
 def edge_words(u: Unit, channels: int, value: int) -> list[int]:
@@ -68,7 +71,7 @@ def build_patch(op: Op, name: str) -> Parts:
     u = unit(c.x.shape[0])
     words = patch_words(c)
     masked = c.padded and c.pad_value == 0
-    constants, params = output_parts(c, name)
+    constants, params = epilogue(c, name)
     weights = Constant(f"{name}_weights", "uint32_t", packed_weights(c))
     scratch = [("patch", "uint32_t", words)] + ([("mask", "uint32_t", words)] if masked else [])
     edge = edge_words(u, c.x.shape[0], c.pad_value)
@@ -85,9 +88,38 @@ def build_patch(op: Op, name: str) -> Parts:
 
 def build_dense(op: Op, name: str) -> Parts:
     c = conv(op)
-    constants, params = output_parts(c, name)
+    constants, params = epilogue(c, name)
     weights = Constant(f"{name}_weights", "uint32_t", packed_weights(c))
     return Parts((weights, *constants), (), {**params, "words": patch_words(c)})
+
+
+def build_grouped(op: Op, name: str) -> Parts:
+    c = conv(op)
+    o, inputs = c.weight.shape[:2]
+    words = -(-c.taps // 32)
+    flat = np.zeros((o, words * 32), bool)
+    flat[:, : c.taps] = c.weight.transpose(0, 2, 3, 1).reshape(o, c.taps) > 0
+    weights = Constant(f"{name}_weights", "uint32_t", pack_bits(flat, Unit("uint32_t", 32, words)))
+    masked = c.padded and c.pad_value == 0
+    scratch = [("patch", "uint32_t", words)] + ([("mask", "uint32_t", words)] if masked else [])
+    constants, params = epilogue(c, name)
+    groups = {"group_inputs": inputs, "group_outputs": o // c.groups}
+    return Parts((weights, *constants), tuple(scratch), {**params, **groups, "words": words, "masked": masked})
+
+
+def work_grouped(op: Op) -> Mapping[str, float]:
+    c = conv(op)
+    pixels = c.y.pixels
+    masked = pixels if c.padded and c.pad_value == 0 else 0
+    return {
+        "call": 1,
+        "group": pixels * c.groups,
+        "input": pixels * c.groups * c.taps,
+        **row_work(c, pixels - masked, "", -(-c.taps // 32)),
+        **row_work(c, masked, "masked_", -(-c.taps // 32)),
+        "bit": pixels * c.weight.shape[0] if c.cut else 0,
+        **epilogue_work(c),
+    }
 
 
 def work_patch(op: Op) -> Mapping[str, float]:
@@ -101,14 +133,17 @@ def work_patch(op: Op) -> Mapping[str, float]:
         "pixel": pixels,
         "tap" if u.bits == 32 else "narrow_tap": taps,
         "tap_word": taps * (u.words - 1),
-        **row_work(c, pixels - masked, ""),
-        **row_work(c, masked, "masked_"),
+        **row_work(c, pixels - masked, "", patch_words(c)),
+        **row_work(c, masked, "masked_", patch_words(c)),
         "bit": pixels * c.weight.shape[0] if c.cut else 0,
+        **epilogue_work(c),
     }
 
 
 def border_pixels(op: Conv) -> int:
-    """Output pixels whose window reaches outside the input."""
+    """Output pixels whose window reaches outside the input, or between its pixels."""
+    if op.sparse:
+        return op.y.pixels
     inside = 1
     for axis in (0, 1):
         start = np.arange(op.y.shape[1 + axis]) * op.strides[axis] - op.pads[axis]
@@ -117,23 +152,27 @@ def border_pixels(op: Conv) -> int:
     return op.y.shape[1] * op.y.shape[2] - inside
 
 
-def row_work(op: Conv, pixels: int, prefix: str) -> dict[str, float]:
+def row_work(op: Conv, pixels: int, prefix: str, words: int) -> dict[str, float]:
     """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and the words left over."""
     rows = pixels * op.weight.shape[0]
-    words = patch_words(op)
     return {f"{prefix}channel": rows, f"{prefix}block8": rows * (words // 8), f"{prefix}word": rows * (words % 8)}
 
 
 def work_dense(op: Op) -> Mapping[str, float]:
     c = conv(op)
-    return {"call": 1, **row_work(c, 1, ""), "bit": c.weight.shape[0] if c.cut else 0}
+    return {
+        "call": 1,
+        **row_work(c, 1, "", patch_words(c)),
+        "bit": c.weight.shape[0] if c.cut else 0,
+        **epilogue_work(c),
+    }
 
 
 KERNELS = (
     Kernel(
         "binary_conv",
         "xor and carry-save popcount over a gathered patch",
-        Conv,
+        (Conv,),
         "binary_conv.c.j2",
         refuse_patch,
         build_patch,
@@ -142,10 +181,19 @@ KERNELS = (
     Kernel(
         "binary_dense",
         "xor and carry-save popcount over the input in place",
-        Conv,
+        (Conv,),
         "binary_dense.c.j2",
         refuse_dense,
         build_dense,
         work_dense,
+    ),
+    Kernel(
+        "grouped_conv",
+        "xor and carry-save popcount over a patch of each group's bits",
+        (Conv,),
+        "grouped_conv.c.j2",
+        refuse_grouped,
+        build_grouped,
+        work_grouped,
     ),
 )

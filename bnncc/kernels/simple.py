@@ -1,26 +1,15 @@
 """The small kernels: thresholds, pooling, sums, elementwise maps, outputs, arg-max and exits."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.graph import Elem, Map, MaxPool, Op, Sum, Threshold
-from bnncc.kernels.base import Kernel, cut_constants, never, step_constants
+from bnncc.kernels.base import Kernel, arithmetic, cut_constants, never, no_parts, step_constants
 from bnncc.layout import pack_bits, unit
+from bnncc.ops import Map, MaxPool, Threshold
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Parts
-from bnncc.scalar import Step
-
-STEP_WORK = {
-    "add": "add",
-    "sub": "add",
-    "rsub": "add",
-    "mul": "multiply",
-    "div": "divide",
-    "max": "compare",
-    "min": "compare",
-}
+from bnncc.tensor import Elem, Op
 
 
 def kind(op: Op) -> str:
@@ -28,14 +17,6 @@ def kind(op: Op) -> str:
     if op.x.elem is Elem.BIN:
         return "wide_bit" if unit(op.x.shape[0]).words > 1 else "bit"
     return "integer" if op.x.elem.is_integer else "real"
-
-
-def arithmetic(op: Op, steps: tuple[Step, ...]) -> Mapping[str, float]:
-    """The work of float32 steps on every value."""
-    work: Counter[str] = Counter()
-    for s in steps:
-        work[STEP_WORK[s.operation]] += op.y.size
-    return work
 
 
 def threshold_work(op: Op) -> Mapping[str, float]:
@@ -79,10 +60,6 @@ def refuse_value_pool(op: Op) -> str:
     return "its input is binary" if op.x.elem is Elem.BIN else ""
 
 
-def no_parts(_op: Op, _name: str) -> Parts:
-    return Parts()
-
-
 def build_map(op: Op, name: str) -> Parts:
     assert isinstance(op, Map)
     constants, lines = step_constants(op.steps, name)
@@ -95,20 +72,23 @@ def build_store(op: Op, name: str) -> Parts:
     return Parts(constants, (), {"lines": lines})
 
 
-def sum_work(op: Op) -> Mapping[str, float]:
-    return {"call": 1, "channel": op.x.shape[0], kind(op): op.x.size}
+STORED = ("add", "multiply", "compare", "divide")  # steps whose costs are fitted for `store` too
 
 
 def store_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, Store)
+    parts = arithmetic(op.output.steps, op.y.size)
+    steps_of_store = {p if p in STORED else f"map.{p}": times for p, times in parts.items() if times}
     converted = op.y.size if op.result_type == "float" and op.x.elem is not Elem.F32 else 0
     image = "_image" if 1 < op.x.shape[0] < op.x.size else ""  # whose order changes
-    return {"call": 1, kind(op) + image: op.y.size, "convert": converted, **arithmetic(op, op.output.steps)}
+    return {"call": 1, kind(op) + image: op.y.size, "convert": converted, **steps_of_store}
 
 
 def map_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, Map)
-    return {"call": 1, "pixel": op.y.shape[1] * op.y.shape[2], kind(op): op.y.size, **arithmetic(op, op.steps)}
+    rounded = op.y.size if op.y.elem.is_integer else 0
+    work = arithmetic(op.steps, op.y.size)
+    return {"call": 1, "pixel": op.y.pixels, kind(op): op.y.size, "convert": rounded, **work}
 
 
 def classes(op: Op) -> Mapping[str, float]:
@@ -125,7 +105,7 @@ KERNELS = (
     Kernel(
         "threshold",
         "compares each value with its channel's level",
-        Threshold,
+        (Threshold,),
         "threshold.c.j2",
         never,
         build_threshold,
@@ -134,18 +114,17 @@ KERNELS = (
     Kernel(
         "bit_pool",
         "OR (AND where the channel falls) of packed pixels",
-        MaxPool,
+        (MaxPool,),
         "bit_pool.c.j2",
         refuse_bit_pool,
         build_bit_pool,
         pool_work,
     ),
-    Kernel("value_pool", "maximum of values", MaxPool, "value_pool.c.j2", refuse_value_pool, no_parts, pool_work),
-    Kernel("sum", "sum of each channel over all pixels", Sum, "sum.c.j2", never, no_parts, sum_work),
-    Kernel("map", "float32 arithmetic in the reference's order", Map, "map.c.j2", never, build_map, map_work),
-    Kernel("store", "an output in the order of the ONNX model", Store, "store.c.j2", never, build_store, store_work),
-    Kernel("classify", "arg-max, ties to the first", Classify, "classify.c.j2", never, no_parts, classify_work),
+    Kernel("value_pool", "maximum of values", (MaxPool,), "value_pool.c.j2", refuse_value_pool, no_parts, pool_work),
+    Kernel("map", "float32 arithmetic in the reference's order", (Map,), "map.c.j2", never, build_map, map_work),
+    Kernel("store", "an output in the order of the ONNX model", (Store,), "store.c.j2", never, build_store, store_work),
+    Kernel("classify", "arg-max, ties to the first", (Classify,), "classify.c.j2", never, no_parts, classify_work),
     Kernel(
-        "exit", "arg-max, and whether the entropy allows to stop here", Decide, "exit.c.j2", never, no_parts, classes
+        "exit", "arg-max, and whether the entropy allows to stop here", (Decide,), "exit.c.j2", never, no_parts, classes
     ),
 )

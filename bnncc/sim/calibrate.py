@@ -8,29 +8,28 @@ import argparse
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.emit import adapter, emit, result_dtype
-from bnncc.graph import Conv, Elem, Exits, Graph, Map, MaxPool, Op, Output, Sum, Tensor, Threshold
+from bnncc.graph import Graph
 from bnncc.kernels import KERNELS
 from bnncc.layout import C_TYPES, DTYPES
 from bnncc.lower import lower
 from bnncc.resources import folder
-from bnncc.scalar import Cut, step
 from bnncc.sim.build import COMPILER, tool
 from bnncc.sim.cycles import Timing
+from bnncc.sim.layers import programs
 from bnncc.sim.measure import measure
 from bnncc.target import Core, cores
 
 Floats = NDArray[np.float64]
 NAME = "layers"  # of the generated programs
 RUNS = 2  # random inputs of each program; the means count
-ELEMS = {Elem.U8: (0, 255), Elem.I8: (-128, 127), Elem.F32: (0, 0)}
 FAMILIES = ({"binary_conv", "binary_dense"},)  # kernels with the same inner loops, fitted together
 LEAST = 100  # cycles: where less is spent, it does not matter how well that is predicted
 
@@ -50,185 +49,6 @@ class Fit:
 
     coefficients: Mapping[str, float]
     errors: Floats
-
-
-# programs ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Layers:
-    """A graph under construction: layers that all read one input (or its signs), each stored as an output."""
-
-    rng: np.random.Generator
-    elem: Elem
-    shape: tuple[int, int, int]
-    ops: list[Op] = field(default_factory=list)
-    outputs: list[Output] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.input = Tensor("x", self.elem, self.shape, *ELEMS[self.elem])
-
-    def new(self, elem: Elem, shape: tuple[int, int, int]) -> Tensor:
-        return Tensor(f"t{len(self.ops)}", elem, shape, -1, 1)
-
-    def cut(self, channels: int, middle: int = 0) -> Cut:
-        kind = np.float32 if self.elem is Elem.F32 else np.int64
-        return Cut(middle + self.rng.integers(-4, 5, (1, channels)).astype(kind), np.zeros((1, channels), bool))
-
-    def add(self, op: Op, *, output: bool = True) -> Tensor:
-        self.ops.append(op)
-        if output:
-            self.outputs.append(Output(op.y.name, (1, *op.y.shape), op.y))
-        return op.y
-
-    def binary(self) -> Tensor:
-        """The input's signs, about half of them +1."""
-        cut = self.cut(self.shape[0], 128 if self.elem is Elem.U8 else 0)
-        return self.add(Threshold(x=self.input, y=self.new(Elem.BIN, self.shape), cut=cut), output=False)
-
-    def conv(
-        self, x: Tensor, out: int, kernel: int, *, pad: int = 0, stride: int = 1, pad_value: int = 0, bits: bool = True
-    ) -> Tensor:
-        """A convolution with a square kernel; kernel 0: one that covers all of x."""
-        k = (kernel, kernel) if kernel else x.shape[1:]
-        size = [(n + 2 * pad - s) // stride + 1 for n, s in zip(x.shape[1:], k, strict=True)]
-        real = x.elem is Elem.F32
-        y = self.new(Elem.BIN if bits else Elem.F32 if real else Elem.I32, (out, size[0], size[1]))
-        return self.add(
-            Conv(
-                x=x,
-                y=y,
-                kernel=k,
-                strides=(stride, stride),
-                pads=(pad, pad, pad, pad),
-                weight=self.rng.choice(np.array([-1, 1], np.int8), (out, x.shape[0], *k)),
-                pad_value=pad_value,
-                zero=(128,) * x.shape[0] if x.elem is Elem.U8 else (),
-                cut=self.cut(out) if bits else None,
-            )
-        )
-
-    def pool(self, x: Tensor, kernel: int, stride: int, pad: int = 0) -> None:
-        size = [(n + 2 * pad - kernel) // stride + 1 for n in x.shape[1:]]
-        y = self.new(x.elem, (x.shape[0], size[0], size[1]))
-        self.add(MaxPool(x=x, y=y, kernel=(kernel, kernel), strides=(stride, stride), pads=(pad,) * 4))
-
-    def sum(self, x: Tensor) -> None:
-        self.add(Sum(x=x, y=self.new(Elem.F32 if x.elem is Elem.F32 else Elem.I32, (x.shape[0], 1, 1))))
-
-    def map(self, x: Tensor, operations: Sequence[str]) -> None:
-        steps = tuple(step(o, self.rng.uniform(0.5, 2, x.shape[0])) for o in operations)
-        self.add(Map(x=x, y=self.new(Elem.F32, x.shape), steps=steps))
-
-    def store(self, x: Tensor, operations: Sequence[str]) -> None:
-        """Another output of x, after some arithmetic."""
-        steps = tuple(step(o, self.rng.uniform(0.5, 2, x.shape[0])) for o in operations)
-        self.outputs.append(Output(f"{x.name}_{len(self.outputs)}", (1, *x.shape), x, steps))
-
-    def graph(self, exits: Exits | None = None) -> Graph:
-        return Graph(self.input, tuple(self.ops), tuple(self.outputs), exits)
-
-
-def programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
-    """The layers to measure, many to a program, with the kernel to force."""
-    yield from binary_programs(rng)
-    yield from value_programs(rng)
-    yield from output_programs(rng)
-
-
-def binary_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
-    sizes = ((4, 6, 7), (8, 8, 8), (12, 9, 5), (16, 8, 8), (24, 6, 6), (32, 8, 8), (50, 6, 7), (64, 6, 6), (96, 8, 8))
-    for shape in (*sizes, (128, 6, 6), (200, 4, 5), (256, 5, 5)):
-        g = Layers(rng, Elem.U8, shape)
-        x = g.binary()
-        g.conv(x, 32, 3, pad=1)
-        g.conv(x, 40, 3, bits=False)
-        g.conv(x, 16, 3, pad=1, stride=2)
-        g.conv(g.conv(x, 100, 1), 20, 3)  # long patches in every program, or gcc leaves out the code for them
-        g.conv(x, 64, 2)
-        g.conv(x, 10, 3, pad=1, pad_value=-1)
-        if shape[0] < 100:
-            g.conv(x, 24, 5, pad=2)
-            g.conv(x, 32, 4)
-        g.pool(x, 2, 2)
-        g.pool(x, 3, 2, 1)
-        g.pool(x, 3, 1)
-        g.sum(x)
-        yield g.graph(), "binary_conv"
-    for shape in ((64, 1, 1), (96, 1, 1), (224, 1, 1), (256, 1, 1), (500, 1, 1), (1024, 1, 1), (64, 3, 3), (32, 5, 5)):
-        g = Layers(rng, Elem.I8, shape)
-        x = g.binary()
-        for out, bits in ((10, False), (32, True), (100, True), (128, False)):
-            g.conv(x, out, 0, bits=bits)
-        g.conv(g.conv(g.conv(x, 300, 0), 40, 0), 20, 0)  # long and short rows in each program, as gcc omits the rest
-        yield g.graph(), "binary_dense"
-
-
-def value_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
-    images = (
-        (Elem.U8, (1, 12, 12)),
-        (Elem.U8, (3, 8, 8)),
-        (Elem.I8, (2, 9, 8)),
-        (Elem.I8, (40, 1, 1)),
-        (Elem.U8, (6, 7, 7)),
-    )
-    for elem, shape in (
-        *images,
-        (Elem.F32, (1, 9, 9)),
-        (Elem.F32, (3, 7, 7)),
-        (Elem.F32, (30, 1, 1)),
-        (Elem.F32, (8, 6, 6)),
-    ):
-        wide = shape[1] > 1
-        for forced in ("value_conv",) if elem is Elem.F32 else ("table_conv", "value_conv"):
-            g = Layers(rng, elem, shape)
-            for out, kernel, bits in ((16, 3, True), (32, 3, False), (50, 5, True), (8, 4, True), (10, 1, False)):
-                if kernel > 1 if wide else kernel == 1:
-                    g.conv(g.input, out, kernel, pad=kernel // 2, bits=bits)
-                    g.conv(g.input, 12, kernel, stride=2 if wide else 1)
-            g.conv(g.input, 20, 0)
-            if forced == "value_conv":
-                g.binary()
-                if wide:
-                    g.sum(g.input)
-                    g.pool(g.input, 2, 2)
-                    g.pool(g.input, 3, 1, 1)
-                    g.pool(g.input, 3, 2)
-            yield g.graph(), forced
-    for elem, shape in ((Elem.I8, (3, 7, 7)), (Elem.U8, (20, 4, 4)), (Elem.F32, (8, 6, 6)), (Elem.F32, (50, 1, 1))):
-        g = Layers(rng, elem, shape)
-        g.map(g.input, ("mul", "add"))
-        g.map(g.input, ("sub", "div", "max", "min"))
-        g.map(g.input, ("rsub",))
-        x = g.binary()
-        g.map(x, ("mul", "add"))
-        g.add(
-            Threshold(
-                x=x,
-                y=g.new(Elem.BIN, shape),
-                cut=Cut(g.rng.integers(-1, 2, (1, shape[0])), np.zeros((1, shape[0]), bool)),
-            )
-        )
-        yield g.graph(), None
-
-
-def output_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
-    for elem, shape in ((Elem.I8, (10, 1, 1)), (Elem.F32, (40, 1, 1)), (Elem.U8, (100, 1, 1)), (Elem.F32, (16, 1, 1))):
-        g = Layers(rng, elem, shape)
-        g.store(g.binary(), ())
-        for operations in ((), ("mul", "add"), ("add", "max"), ("div",), ("mul", "sub", "min")):
-            g.store(g.input, operations)
-        yield g.graph(), None
-    for classes in (2, 5, 10, 20, 100):
-        for bits in (Elem.I8, Elem.F32):
-            g = Layers(rng, bits, (classes, 1, 1))
-            g.outputs.append(Output("logits", (1, classes), g.input))
-            yield g.graph(), None
-    g = Layers(rng, Elem.I8, (16, 1, 1))
-    for classes in (2, 3, 5, 10, 20, 40, 100):
-        y = g.conv(g.input, classes, 1, bits=False)
-        g.outputs[-1] = Output(y.name, (1, classes), y, (step("mul", 0.01),))  # logits of a usual size
-    yield g.graph(Exits(tuple(range(len(g.outputs))), 0.0)), None
 
 
 # measuring and fitting -----------------------------------------------------------------------------------------------

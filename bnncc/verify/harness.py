@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from bnncc.artifact import Artifact
 from bnncc.emit import arguments, environment, fields, place
 from bnncc.errors import ModelError, ToolError
-from bnncc.graph import Tensor
 from bnncc.layout import DTYPES, c_type, elements, pack, storage_bytes, unpack
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.resources import folder
 from bnncc.sim.qemu import build_for_first_machine, run_elf
+from bnncc.tensor import Tensor
 
 Array = NDArray[Any]
 OPTIMIZATION = "-O1"  # of the host build
@@ -39,9 +39,10 @@ class Outcome:
 def given_buffers(compiled: Artifact, index: int) -> list[Tensor]:
     """Arena inputs of a step that the reference knows."""
     op = compiled.program.steps[index].op
-    if isinstance(op, Classify | Decide | Store) or op.x.name == compiled.program.graph.input.name or not op.x.twin:
+    if isinstance(op, Classify | Decide | Store):
         return []
-    return [op.x]
+    known = {t.name: t for t in op.inputs if t.twin and t.name != compiled.program.graph.input.name}
+    return list(known.values())
 
 
 def checked_tensor(compiled: Artifact, index: int) -> Tensor | None:
@@ -142,7 +143,9 @@ class Driver:
         layout: list[tuple[int, Tensor]] = []
         for step in self.compiled.program.steps:
             if self.inject:
-                records += [stored_bytes(t, reference[t.twin]) for t in given_buffers(self.compiled, step.index)]
+                records += [
+                    stored_bytes(t, t.from_reference(reference)) for t in given_buffers(self.compiled, step.index)
+                ]
             checked = checked_tensor(self.compiled, step.index)
             if checked is not None:
                 layout.append((step.index, checked))
@@ -204,8 +207,8 @@ def input_bytes(compiled: Artifact, inputs: Array) -> NDArray[np.uint8]:
 
 
 def stored_bytes(t: Tensor, values: Array) -> NDArray[np.uint8]:
-    """Reference values [N, 1, ...] as the arena holds them, as bytes [N, ...] of whole words."""
-    stored = np.ascontiguousarray(pack(t, values.reshape(len(values), *t.shape)))
+    """Values [N, C, H, W] as the arena holds them, as bytes [N, ...] of whole words."""
+    stored = np.ascontiguousarray(pack(t, values))
     raw = stored.view(np.uint8).reshape(len(values), -1)
     padded = np.full((len(values), storage_bytes(c_type(t), elements(t))), 0xA5, np.uint8)
     padded[:, : raw.shape[1]] = raw

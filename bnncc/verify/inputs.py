@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bnncc.errors import UsageError
 from bnncc.frontend.importer import Imported
-from bnncc.graph import Elem
+from bnncc.tensor import Elem
 
 Array = NDArray[Any]
 RANGES = {Elem.U8: (0, 255), Elem.I8: (-128, 127)}

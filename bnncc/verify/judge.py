@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from bnncc.artifact import Artifact
 from bnncc.emit import fields
-from bnncc.graph import Elem
 from bnncc.lower import is_vector
 from bnncc.outputs import Classify, Decide, entropy
 from bnncc.program import Step
+from bnncc.tensor import Elem, Tensor
 from bnncc.verify import bounds
 from bnncc.verify.harness import Driver, Outcome
 from bnncc.verify.inputs import check_inputs, random_inputs
@@ -68,12 +68,13 @@ def judge_chunk(
 ) -> Chunk:
     """The verdicts over some samples. `chained`, for models with real-valued layers, runs the steps on the C's own values."""
     program = compiled.program
-    inputs = onnx_inputs.reshape(len(onnx_inputs), *program.graph.input.shape)
+    inputs = program.graph.input.from_reference({program.graph.input.twin: onnx_inputs})
     values = reference.run(onnx_inputs, tick)
     outcome = driver.run(inputs, values)
     if tick:
         tick(len(inputs))
-    steps = [judge_step(s, outcome, values, inputs) for s in program.steps if s.index in outcome.steps]
+    given_to = bounds.cached(program.graph, values, inputs)
+    steps = [judge_step(s, outcome, values, given_to) for s in program.steps if s.index in outcome.steps]
     bounded: Mapping[str, bounds.Bounded] = {}
     left_out = np.zeros(len(inputs), bool)
     if chained:
@@ -86,7 +87,7 @@ def judge_chunk(
         outputs=judge_outputs(compiled, outcome, values, left_out, bounded),
         left_out=int(left_out.sum()),
         wrong_classes=wrong_classes(compiled, outcome),
-        exits=judge_exits(compiled, outcome, values, left_out) if program.exits else None,
+        exits=judge_exits(compiled, outcome, left_out) if program.exits else None,
         given=compare_with_given(c_values, given.run(onnx_inputs)) if given else None,
         outputs_c=c_values,
     )
@@ -95,9 +96,7 @@ def judge_chunk(
 def reference_bits(compiled: Artifact, values: Mapping[str, Array]) -> dict[str, Array]:
     """The reference's binary tensors by graph name, [N, C, H, W]: bounds are taken along its path."""
     graph = compiled.program.graph
-    return {
-        op.y.name: values[op.y.twin].reshape(-1, *op.y.shape) for op in graph.ops if op.y.twin and op.y.elem is Elem.BIN
-    }
+    return {op.y.name: op.y.from_reference(values) for op in graph.ops if op.y.twin and op.y.elem is Elem.BIN}
 
 
 def outputs_of(compiled: Artifact, outcome: Outcome) -> dict[str, Array]:
@@ -113,23 +112,25 @@ def same(a: Array, b: Array) -> NDArray[np.bool_]:
     return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
-def judge_step(step: Step, outcome: Outcome, values: Mapping[str, Array], inputs: Array) -> StepVerdict:
+def judge_step(
+    step: Step, outcome: Outcome, values: Mapping[str, Array], given_to: Callable[[Tensor], bounds.Bounded]
+) -> StepVerdict:
+    """`given_to` tells a tensor, with its bound, where every step gets the reference's own values."""
     op = step.op
     got = np.ascontiguousarray(outcome.steps[step.index])
-    want = values[op.y.twin].reshape(got.shape)
+    want = op.y.from_reference(values)
     error = np.abs(got.astype(np.float64) - want.astype(np.float64))
     tolerance = 0.0
     band = 0
-    if op.exact:
+    if op.exact and all(t.twin for t in op.inputs):
         bad = ~same(got, want)
     else:
-        source = values[op.x.twin].reshape(len(inputs), *op.x.shape) if op.x.twin else inputs
-        b = bounds.apply(op, bounds.exact(source))
+        b = bounds.apply(op, *map(given_to, op.inputs))
         if b.band is not None:
             differs = got != want
             bad, band = differs & ~b.band, int((differs & b.band).sum())
         else:
-            bad, tolerance = error > 2 * b.error, float(2 * b.error.max())
+            bad, tolerance = np.where(b.error > 0, error > 2 * b.error, ~same(got, want)), float(2 * b.error.max())
     origin = ", ".join(op.origin)
     return StepVerdict(
         step.index, origin, step.kernel, op.exact, got.size, int(bad.sum()), band, float(error.max()), tolerance
@@ -144,7 +145,7 @@ def flipped_samples(
     for step in compiled.program.steps:
         b = bounded.get(step.op.y.name)
         if b is not None and b.band is not None and step.index in own.steps:
-            differs = own.steps[step.index] != values[step.op.y.twin].reshape(own.steps[step.index].shape)
+            differs = own.steps[step.index] != step.op.y.from_reference(values)
             out |= (differs & b.band).reshape(len(out), -1).any(axis=1)
     return out
 
@@ -189,16 +190,14 @@ def wrong_classes(compiled: Artifact, outcome: Outcome) -> int:
     return int((outcome.whole["class_index"] != logits.argmax(axis=1)).sum())
 
 
-def judge_exits(
-    compiled: Artifact, outcome: Outcome, values: Mapping[str, Array], left_out: NDArray[np.bool_]
-) -> ExitVerdict:
-    """Compare each decision with the entropy of the reference's logits in float64."""
+def judge_exits(compiled: Artifact, outcome: Outcome, left_out: NDArray[np.bool_]) -> ExitVerdict:
+    """Compare each decision with the entropy, in float64, of the logits of a run that never stops; these are judged elsewhere."""
     exits = compiled.program.exits
     assert exits is not None
     assert outcome.stopped is not None
     names = [compiled.program.graph.outputs[k].name for k in exits.outputs]
     by_name = {o.name: f.name for o, f in zip(compiled.program.graph.outputs, fields(compiled.program), strict=True)}
-    logits = [values[n].reshape(len(values[n]), -1) for n in names]
+    logits = [outcome.whole[by_name[n]] for n in names]
     entropies = np.stack([entropy(z) for z in logits])
     delta = float(np.float32(exits.threshold))
     below = entropies < delta

@@ -260,3 +260,74 @@ def test_names_are_untrusted():
     compiled = bnncc.compile(net.model(), name="names")
     assert compiled.verify(samples=4).ok
     assert len(set(compiled.result_dtype.names)) == len(names)
+
+
+# signs at zero, storage of real weights ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ternary(tmp_path_factory) -> Path:
+    """Sign of sums of eight bits, which can be zero, then a layer with real weights."""
+    net = Net(np.random.default_rng(8), (4, 4, 4))
+    x = net.sign(net.batch_norm(net.node("Conv", net.normalise(), net.weight((8, 4, 3, 3)))), "ge_where")
+    x = net.node("Sign", net.node("Conv", x, net.weight((6, 8, 1, 1))))
+    net.outputs.append(net.node("Gemm", net.node("Flatten", x), net.const(net.rng.normal(size=(5, 24))), transB=1))
+    path = tmp_path_factory.mktemp("ternary") / "ternary.onnx"
+    onnx.save(net.model(), path)
+    return path
+
+
+def test_a_sign_that_can_meet_zero_needs_the_option(run, ternary, tmp_path):
+    done = run("compile", ternary, "-o", tmp_path / "out", "--json")
+    assert done.code == 1
+    (found,) = json.loads(done.out)["diagnostics"]
+    assert found["code"] == "E0304"
+    assert "--sign-at-zero" in found["remedy"]
+    assert not (tmp_path / "out").exists()
+    for value in ("+1", "-1"):
+        done = run("compile", ternary, "-o", tmp_path / value, f"--sign-at-zero={value}", "--json")
+        assert done.code == 0
+        reasons = [d["reason"] for d in json.loads(done.out)["report"]["reference_differs"]]
+        assert any(f"its value at zero is {value}" in r for r in reasons)
+
+
+def test_verify_follows_the_sign_at_zero(run, ternary):
+    for value in ("+1", "-1"):
+        done = run("verify", ternary, "--sign-at-zero", value, "--samples", 6, "--json")
+        verdict = json.loads(done.out)
+        assert done.code == 0
+        assert verdict["ok"] is True
+        assert verdict["given"]["differing_samples"] > 0, "no zero was met"
+
+
+def test_real_weights_in_fewer_bits(run, ternary, tmp_path):
+    constants = {}
+    for storage in ("f32", "f16", "i8"):
+        done = run(
+            "compile", ternary, "-o", tmp_path / storage, "--sign-at-zero=+1", "--real-weights", storage, "--json"
+        )
+        assert done.code == 0
+        constants[storage] = json.loads(done.out)["report"]["totals"]["constant_bytes"]
+    assert constants["f32"] - constants["f16"] == 2 * 5 * 24
+    assert constants["f16"] > constants["i8"]
+    done = run("verify", ternary, "--sign-at-zero=+1", "--real-weights", "i8", "--samples", 4)
+    assert done.code == 0
+    assert "against the file as given" in done.out
+
+
+def test_measure_takes_the_options_too(run, ternary):
+    done = run("measure", ternary, "--sign-at-zero=-1", "--real-weights", "i8", "--samples", 1, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["mismatched_samples"] == 0
+
+
+@pytest.mark.parametrize("command", ["compile", "verify", "measure", "flash"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--sign-at-zero", "0"), ("--sign-at-zero", "1"), ("--real-weights", "f64"), ("--real-weights", "")],
+)
+def test_bad_values_of_options(run, ternary, command, option, value):
+    done = run(command, ternary, f"{option}={value}")
+    assert done.code == 2
+    assert option in done.err
+    assert "Traceback" not in done.err

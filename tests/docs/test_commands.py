@@ -25,6 +25,7 @@ NOT_RUN = {
     "make test": "it would run this test again",
     ". .venv/bin/activate": "the tests run in an environment of their own",
     "python examples/digits/train.py --out build/digits": "a minute of training; tests/train covers it",
+    "python -m examples.networks.table": "more than half an hour; the same program runs with small networks",
     "python examples/mnist/train.py --out build/mnist": "a quarter of an hour of training, and MNIST",
 }
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

@@ -41,15 +41,47 @@ def training_batch_norm(net: Net, x: str) -> str:
     return y
 
 
+def real(net: Net, x: str) -> str:
+    """A layer with real weights."""
+    return conv(net, x, net.const(net.rng.normal(size=ONE)))
+
+
 ONE = (9, 9, 1, 1)
+BORDER = [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+def integers(net: Net, values: object) -> str:
+    return net.const(values, np.int64)
+
+
+def pad(net: Net, x: str, widths: list[int], **given: object) -> str:
+    return net.node("Pad", x, integers(net, widths), **given)
+
+
+def resize(net: Net, x: str, scales: list[float], **given: object) -> str:
+    return net.node("Resize", x, "", net.const(scales), **given)
+
+
+def layer_norm(net: Net, x: str, axis: int) -> str:
+    shape = net.shape_of(x)[axis - 1 if axis > 0 else axis :]
+    return net.node("LayerNormalization", x, net.const(np.ones(shape)), axis=axis)
+
+
 NODES: dict[str, tuple[str, Build]] = {
-    "an operator": ("E0201", lambda n, x: n.node("Softmax", x)),
+    "an operator": ("E0201", lambda n, x: n.node("Elu", x)),
+    "a softmax over the width": ("E0201", lambda n, x: n.node("Softmax", x)),
     "a cast": ("E0201", lambda n, x: n.node("Cast", n.node("Cast", x, to=T.DOUBLE), to=T.FLOAT)),
     "three operands": ("E0201", lambda n, x: n.node("Max", x, n.const(0.0), n.const(1.0))),
-    "a residual": ("E0201", lambda n, x: n.node("Add", x, n.node("Neg", x))),
-    "a lonely difference": ("E0201", lambda n, x: n.node("Neg", n.node("Sub", x, n.node("Neg", x)))),
     "1 / x": ("E0201", lambda n, x: n.node("Div", n.const(1.0), x)),
+    "a channel's value / x": ("E0201", lambda n, x: n.node("Div", n.node("GlobalAveragePool", x), x)),
+    "a cube": ("E0201", lambda n, x: n.node("Pow", x, n.const(3.0))),
+    "a lonely root": ("E0201", lambda n, x: n.node("Sqrt", n.node("Abs", x))),
+    "a lonely reciprocal": ("E0201", lambda n, x: n.node("Reciprocal", x)),
     "training BatchNorm": ("E0201", training_batch_norm),
+    "Dropout in training": (
+        "E0201",
+        lambda n, x: n.node("Dropout", x, n.const(0.5), n.const(True, bool)),
+    ),
     "Not of bits": ("E0201", lambda n, x: n.node("Where", n.node("Not", n.const(True, bool)), x, x)),
     "Where of tensors": ("E0201", lambda n, x: n.node("Where", n.const(np.ones((1, 9, 4, 4)) > 0, bool), x, x)),
     "Where of a ramp": (
@@ -62,27 +94,53 @@ NODES: dict[str, tuple[str, Build]] = {
             "Where", n.node("Less", n.node("Mul", x, n.const(3)), n.const(0.0)), n.const(0.3), n.const(0.1)
         ),
     ),
-    "groups": ("E0201", lambda n, x: conv(n, x, n.weight((9, 1, 1, 1)), group=9)),
-    "a pool of half the image": ("E0201", lambda n, x: n.node("AveragePool", x, kernel_shape=[2, 2])),
-    "a padded average": ("E0201", lambda n, x: n.node("AveragePool", x, kernel_shape=[4, 4], auto_pad="SAME_UPPER")),
-    "a mean over channels": ("E0201", lambda n, x: n.node("ReduceMean", x, n.const([1], np.int64))),
-    "a reflecting border": (
+    "a comparison on its own": (
         "E0201",
-        lambda n, x: conv(
-            n, n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), mode="reflect"), n.weight(ONE)
-        ),
+        lambda n, x: n.node("Cast", n.node("Flatten", n.node("Less", x, n.const(0.0))), to=T.FLOAT),
     ),
-    "padded channels": ("E0201", lambda n, x: n.node("Pad", x, n.const([0, 1, 0, 0, 0, 0, 0, 0], np.int64))),
+    "a mean over the batch": ("E0201", lambda n, x: n.node("ReduceMean", x, integers(n, [0]))),
+    "a layer norm over height and width": ("E0201", lambda n, x: layer_norm(n, x, 2)),
+    "a centred value that is not normalised": (
+        "E0208",
+        lambda n, x: n.node("Sub", x, n.node("ReduceMean", x, integers(n, [1]))),
+    ),
+    "half of a layer norm": (
+        "E0201",
+        lambda n, x: n.node("Neg", n.node("Sub", x, n.node("ReduceMean", x, integers(n, [1])))),
+    ),
+    "a reflecting border": ("E0201", lambda n, x: conv(n, pad(n, x, BORDER, mode="reflect"), n.weight(ONE))),
+    "a negative border": ("E0201", lambda n, x: pad(n, x, [0, 0, -1, 0, 0, 0, 0, 0])),
+    "a padded batch": ("E0201", lambda n, x: n.node("Flatten", pad(n, x, [1, 0, 0, 0, 0, 0, 0, 0]), axis=0)),
+    "linear resizing": ("E0201", lambda n, x: resize(n, x, [1, 1, 2, 2], mode="linear")),
+    "resizing by 5/4": ("E0201", lambda n, x: resize(n, x, [1, 1, 1.25, 1.25], mode="nearest")),
+    "resizing channels": ("E0201", lambda n, x: resize(n, x, [1, 2, 1, 1], mode="nearest")),
+    "concatenated heights": ("E0201", lambda n, x: n.node("Concat", x, x, axis=2)),
+    "uneven indices": ("E0201", lambda n, x: n.node("Gather", x, integers(n, [0, 1, 3]), axis=1)),
+    "a slice backwards": (
+        "E0201",
+        lambda n, x: n.node("Slice", x, *(integers(n, [k]) for k in (-1, -(1 << 31), 2, -1))),
+    ),
+    "a batch behind": ("E0201", lambda n, x: n.node("Transpose", x, perm=[1, 0, 2, 3])),
+    "pool indices": ("E0201", lambda n, x: n.node("MaxPool", x, outputs=2, kernel_shape=[2, 2])),
     "a last window outside": (
         "E0201",
         lambda n, x: n.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1], ceil_mode=1),
     ),
-    "weights that vary": ("E0202", lambda n, x: conv(n, x, n.node("Reshape", x, n.const([1, 9, 4, 4], np.int64)))),
-    "ternary weights": ("E0203", lambda n, x: conv(n, x, n.const(n.rng.integers(-1, 2, ONE)))),
-    "real weights": ("E0203", lambda n, x: conv(n, x, n.const(n.rng.normal(size=ONE)))),
+    "groups that do not fit": ("E0105", lambda n, x: conv(n, x, n.weight((9, 1, 1, 1)), group=3)),
+    "a pad of a whole window": (
+        "E0105",
+        lambda n, x: n.node("AveragePool", x, kernel_shape=[2, 2], pads=[2, 2, 2, 2]),
+    ),
+    "weights that vary": ("E0202", lambda n, x: conv(n, x, n.node("Reshape", x, integers(n, [1, 9, 4, 4])))),
+    "a slope that varies": ("E0202", lambda n, x: n.node("PRelu", x, n.node("GlobalMaxPool", x))),
     "alpha zero": ("E0203", lambda n, x: n.node("Gemm", n.node("Flatten", x), n.weight((144, 3)), alpha=0.0)),
-    "a transposition": ("E0204", lambda n, x: n.node("Reshape", x, n.const([1, 4, 9, 4], np.int64))),
+    "five axes": ("E0204", lambda n, x: n.node("Reshape", x, integers(n, [1, 9, 2, 2, 4]))),
+    "channels as a batch": ("E0204", lambda n, x: n.node("Reshape", x, integers(n, [9, 16]))),
     "a widening operand": ("E0205", lambda n, x: n.node("Add", x, n.const(np.ones((2, 9, 4, 4))))),
+    "a row on an image": (
+        "E0205",
+        lambda n, x: n.node("Add", x, n.node("ReduceMax", x, integers(n, [2]))),
+    ),
     "a widening zero": (
         "E0205",
         lambda n, x: n.node(
@@ -95,30 +153,9 @@ NODES: dict[str, tuple[str, Build]] = {
             "Where", n.node("GreaterOrEqual", x, n.const(0.0)), n.const(np.ones((2, 9, 4, 4))), n.const(-1.0)
         ),
     ),
-    "two paddings": (
-        "E0206",
-        lambda n, x: conv(
-            n,
-            n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(1.0)),
-            n.weight(ONE),
-            pads=[1, 1, 1, 1],
-        ),
-    ),
-    "padding with a half": (
-        "E0206",
-        lambda n, x: conv(
-            n, n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(0.5)), n.weight(ONE)
-        ),
-    ),
-    "a pool of a padded tensor": (
-        "E0206",
-        lambda n, x: n.node(
-            "MaxPool", n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(1.0)), kernel_shape=[2, 2]
-        ),
-    ),
-    "a padded output": (
-        "E0208",
-        lambda n, x: n.node("Pad", x, n.const([0, 0, 1, 1, 0, 0, 1, 1], np.int64), n.const(1.0)),
+    "an expansion": (
+        "E0205",
+        lambda n, x: n.node("Expand", n.node("GlobalMaxPool", x), integers(n, [1, 9, 4, 4])),
     ),
     "NaN weights": ("E0301", lambda n, x: conv(n, x, n.const(np.full(ONE, np.nan)))),
     "an infinite bias": ("E0301", lambda n, x: conv(n, x, n.weight(ONE), n.const(np.full(9, np.inf)))),
@@ -133,14 +170,15 @@ NODES: dict[str, tuple[str, Build]] = {
             "BatchNormalization", x, n.const(np.full(9, 3e38)), *[n.const(np.ones(9))] * 2, n.const(np.zeros(9))
         ),
     ),
-    "a scaled accumulator": (
-        "E0303",
-        lambda n, x: conv(n, conv(n, x, n.weight(ONE), n.const(np.ones(9))), n.const(np.full(ONE, 0.3))),
-    ),
     "Sign of an even number of bits": ("E0304", lambda n, x: n.node("Sign", conv(n, x, n.weight((9, 9, 2, 1))))),
     "Sign in a padded layer": (
         "E0304",
         lambda n, x: n.node("Sign", conv(n, x, n.weight((9, 9, 3, 3)), pads=[1, 1, 1, 1])),
+    ),
+    "Sign of rectified values": ("E0304", lambda n, x: n.node("Sign", n.node("Relu", real(n, x)))),
+    "Sign of pooled rectified values": (
+        "E0304",
+        lambda n, x: n.node("Sign", n.node("MaxPool", n.node("Relu", real(n, x)), kernel_shape=[2, 2])),
     ),
 }
 
@@ -155,10 +193,35 @@ def test_refused_nodes(case: str) -> None:
 
 def test_every_problem_is_reported_at_once() -> None:
     net, x = small_net()
-    net.outputs = [net.node("Softmax", x), net.node("Conv", x, net.const(net.rng.normal(size=ONE))), net.node("Elu", x)]
+    net.outputs = [
+        net.node("Softmax", x),
+        net.node("Gemm", net.node("Flatten", x), net.weight((144, 3)), alpha=0.0),
+        conv(net, x, net.const(np.full(ONE, np.nan))),
+        net.node("Elu", x),
+    ]
     with pytest.raises(bnncc.ModelError) as caught:
         bnncc.compile(net.model(), name="net")
-    assert [d.code for d in caught.value.diagnostics] == ["E0201", "E0203", "E0201"]
+    found = caught.value.diagnostics
+    assert [d.code for d in found] == ["E0201", "E0203", "E0301", "E0201"]
+    assert [d.where.split("_")[0] for d in found] == ["Softmax", "Gemm", "Conv", "Elu"]
+    assert all(d.remedy for d in found)
+
+
+def test_every_sign_that_can_meet_zero_is_reported_at_once() -> None:
+    net, x = small_net()
+    even = conv(net, x, net.weight((9, 9, 2, 1)))
+    net.outputs = [
+        net.node("Sign", even),
+        net.node("Sign", net.node("Relu", real(net, x))),
+        net.node("Sign", net.node("Add", even, net.const(0.5))),  # never zero
+    ]
+    with pytest.raises(bnncc.ModelError) as caught:
+        bnncc.compile(net.model(), name="net")
+    found = caught.value.diagnostics
+    assert [d.code for d in found] == ["E0304", "E0304"]
+    assert "9 of 9 channels" in found[0].message
+    assert "ReLU" in found[1].message
+    assert all("--sign-at-zero" in d.remedy for d in found)
 
 
 @pytest.mark.parametrize("operation", ["Sub", "Add", "Mul", "Div"])
@@ -175,6 +238,18 @@ def test_large_sums_are_refused() -> None:
     net = Net(np.random.default_rng(0), (1, 300, 300))
     net.outputs.append(net.node("GlobalAveragePool", net.node("Cast", "x", to=T.FLOAT)))
     refused(net.model(), "E0302", "GlobalAveragePool")
+
+
+def test_large_integers_that_the_file_rounds_are_refused() -> None:
+    """Times 0.3, the file's float32 no longer tells one sum from the next."""
+    for size, scale, code in ((9000, 0.3, "E0303"), (9000, 0.5, ""), (2000, 0.3, "")):
+        net = Net(np.random.default_rng(0), (size,))
+        y = net.node("MatMul", net.node("Cast", "x", to=T.FLOAT), net.weight((size, 3)))
+        net.outputs.append(net.node("MatMul", net.node("Mul", y, net.const(scale)), net.weight((3, 2))))
+        if code:
+            refused(net.model(), code, "MatMul")
+        else:
+            assert bnncc.compile(net.model(), name="net").verify(samples=4).ok
 
 
 def test_more_than_65535_binary_inputs_are_counted() -> None:
@@ -200,10 +275,11 @@ def input_model(shape: tuple[object, ...], elem: int = T.FLOAT, count: int = 1) 
         input_model((1, 3), T.INT32),
         input_model((1, 3), T.DOUBLE),
         input_model((2, 3)),
-        input_model((1, 3, 4)),
+        input_model((1, 2, 3, 4, 5)),
+        input_model((3,)),
         input_model((1, "n")),
     ],
-    ids=["two inputs", "int32", "double", "batch 2", "three dimensions", "symbolic size"],
+    ids=["two inputs", "int32", "double", "batch 2", "five dimensions", "one dimension", "symbolic size"],
 )
 def test_unsupported_inputs(model: onnx.ModelProto) -> None:
     refused(model, "E0207")
@@ -302,5 +378,12 @@ def test_a_float_input_to_a_binary_layer_warns() -> None:
 
 def test_a_ternary_sign_over_real_values_warns() -> None:
     net = Net(np.random.default_rng(0), (6,), T.FLOAT)
-    model = finish(net, net.sign("x", "sign")).model()
+    model = finish(net, net.sign(net.node("Add", "x", net.const(0.1)), "sign")).model()
     assert [w.code for w in bnncc.compile(model, name="net").warnings] == ["W0301"]
+    assert not bnncc.compile(model, name="net", sign_at_zero=1).warnings
+
+
+def test_a_ternary_sign_of_the_float_input_is_refused() -> None:
+    """An input is exactly zero more often than by chance."""
+    net = Net(np.random.default_rng(0), (6,), T.FLOAT)
+    refused(finish(net, net.sign("x", "sign")).model(), "E0304", "Sign")

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from onnx import TensorProto as T
+from onnx import helper as h
 
 import bnncc
-from bnncc.graph import Conv, Elem
+from bnncc.ops import Conv
+from bnncc.tensor import Elem
 from tests.nets import Net, finish, small_net
 
 Build = Callable[[Net, str], str]
@@ -226,11 +228,8 @@ def test_the_input_as_an_output() -> None:
     for elem in (T.UINT8, T.FLOAT):
         net = Net(np.random.default_rng(0), (2, 3, 3), elem)
         net.outputs.append(net.node("Flatten", "x"))
-        model = net.model(net.outputs)
-        model.graph.output[0].type.tensor_type.elem_type = elem
-        for n in (1, 18):
-            dim = model.graph.output[0].type.tensor_type.shape.dim.add()
-            dim.dim_value = n
+        model = net.model()
+        model.graph.output[0].CopyFrom(h.make_tensor_value_info(net.outputs[0], elem, (1, 18)))
         assert bnncc.compile(model, name="net").verify(samples=3).ok
 
 

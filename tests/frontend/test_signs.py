@@ -139,7 +139,7 @@ def test_sign_where_zero_is_out_of_reach() -> None:
     assert c.verify(net.x).ok
 
 
-@pytest.mark.parametrize("operator", ["MultiThreshold", "Quant"])
+@pytest.mark.parametrize("operator", ["FloatQuant", "XnorPopcountMatMul"])
 def test_quantizers_of_other_kinds_are_refused(operator: str) -> None:
     """Custom operators of a known domain, but without a meaning that is known here."""
 

@@ -5,9 +5,9 @@
  *
  *   offset    bytes  steps   contents
  *        0       96   0..0   step0 table
- *        0       16   2..3   t10
- *       16       12   1..2   t8
- *       28       12   2..2   step2 patch
+ *        0       12   1..2   t8
+ *       12       12   2..2   step2 patch
+ *       24        4   2..3   t10
  *       96       36   0..1   t8@unpooled
  *      132       24   0..0   step0 patch
  *
@@ -64,13 +64,11 @@ DIGITS_NOINLINE static uint32_t digits_differing(const uint32_t *restrict a, con
         ones = a[0] ^ b[0];
         a += 1;
         b += 1;
-
     }
     if (words & 2) {
         DIGITS_CARRY_SAVE(twos, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
         a += 2;
         b += 2;
-
     }
     if (words & 4) {
         DIGITS_CARRY_SAVE(t0, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
@@ -78,7 +76,6 @@ DIGITS_NOINLINE static uint32_t digits_differing(const uint32_t *restrict a, con
         DIGITS_CARRY_SAVE(fours, twos, twos, t0, t1);
         a += 4;
         b += 4;
-
     }
     for (words /= 8; words > 0; words--) {
         DIGITS_CARRY_SAVE(t0, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
@@ -91,7 +88,6 @@ DIGITS_NOINLINE static uint32_t digits_differing(const uint32_t *restrict a, con
         eights += digits_byte_sum(digits_byte_counts(f0));
         a += 8;
         b += 8;
-
     }
     const uint32_t rest = digits_byte_counts(ones) + 2 * digits_byte_counts(twos) + 4 * digits_byte_counts(fours);
     return 8 * eights + digits_byte_sum(rest); /* rest: at most 7 * 8 = 56 a byte, 224 together */
@@ -124,7 +120,7 @@ static void digits_signed_sums_int16_int16(const int16_t *restrict v, int16_t *r
 
 /* Step 0: Conv_4 (Conv); BatchNormalization_5 (BatchNormalization); Where_8 (Where)
  * u8 6x6x1 -> bin 6x6x5; kernel table_conv
- * 1620 MACs, 31 bytes of constants, about 24773 cycles (compiler's estimate, zero wait states) */
+ * 1620 MACs, 31 bytes of constants, about 24818 cycles (compiler's estimate, zero wait states) */
 static void digits_step0(const uint8_t *restrict x, uint8_t *restrict y, int16_t *restrict patch, int16_t *restrict table)
 {
     for (int32_t oy = 0; oy < 6; oy++) {
@@ -134,11 +130,7 @@ static void digits_step0(const uint8_t *restrict x, uint8_t *restrict y, int16_t
                 const int32_t iy = oy - 1 + ky;
                 for (int32_t kx = 0; kx < 3; kx++) {
                     const int32_t ix = ox - 1 + kx;
-                    if (iy < 0 || iy >= 6 || ix < 0 || ix >= 6) {
-                        patch[n++] = 0;
-                        continue;
-                    }
-                    patch[n++] = (int16_t)(x[iy * 6 + ix] - 128);
+                    patch[n++] = iy < 0 || iy >= 6 || ix < 0 || ix >= 6 ? 0 : (int16_t)(x[iy * 6 + ix] - 128);
                 }
             }
 
@@ -217,19 +209,19 @@ static int32_t digits_step2_gather(const uint8_t *restrict x, int32_t y0, int32_
 }
 
 /* Step 2: MatMul_10 (MatMul)
- * bin 3x3x5 -> i32 1x1x4; kernel binary_conv
+ * bin 3x3x5 -> i8 1x1x4; kernel binary_conv
  * 180 MACs, 48 bytes of constants, about 686 cycles (compiler's estimate, zero wait states) */
-static void digits_step2(const uint8_t *restrict x, int32_t *restrict y, uint32_t *restrict patch)
+static void digits_step2(const uint8_t *restrict x, int8_t *restrict y, uint32_t *restrict patch)
 {
     for (int32_t oy = 0; oy < 1; oy++) {
         for (int32_t ox = 0; ox < 1; ox++) {
             (void)digits_step2_gather(x, oy, ox, patch);
             const uint32_t *w = digits_step2_weights;
 
-            for (int32_t k = 0; k < 4; k++) {
+            for (int32_t c = 0; c < 4; c++) {
                 const int32_t acc = 45 - 2 * (int32_t)digits_differing(patch, w, 3);
 
-                *y++ = acc;
+                *y++ = (int8_t)acc;
                 w += 3;
             }
         }
@@ -238,8 +230,8 @@ static void digits_step2(const uint8_t *restrict x, int32_t *restrict y, uint32_
 
 /* Step 3: Add_11 (Add)
  * kernel store
- * 16 bytes of constants, about 77 cycles (compiler's estimate, zero wait states) */
-static void digits_step3(const int32_t *restrict x, float *restrict out)
+ * 16 bytes of constants, about 80 cycles (compiler's estimate, zero wait states) */
+static void digits_step3(const int8_t *restrict x, float *restrict out)
 {
     for (int32_t c = 0; c < 4; c++) {
         float v = (float)x[c];
@@ -273,11 +265,11 @@ void digits_run(digits_context *restrict context, const digits_input *restrict i
     DIGITS_STEP(0);
     digits_step0(input, &context->arena.u8[96], &context->arena.i16[66], &context->arena.i16[0]);
     DIGITS_STEP(1);
-    digits_step1(&context->arena.u8[96], &context->arena.u8[16]);
+    digits_step1(&context->arena.u8[96], &context->arena.u8[0]);
     DIGITS_STEP(2);
-    digits_step2(&context->arena.u8[16], &context->arena.i32[0], &context->arena.u32[7]);
+    digits_step2(&context->arena.u8[0], &context->arena.i8[24], &context->arena.u32[3]);
     DIGITS_STEP(3);
-    digits_step3(&context->arena.i32[0], result->t11);
+    digits_step3(&context->arena.i8[24], result->t11);
     DIGITS_STEP(4);
     digits_step4(result);
     DIGITS_STEP(DIGITS_STEP_COUNT);

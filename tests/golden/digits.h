@@ -33,9 +33,9 @@ typedef uint8_t digits_input;
 typedef struct {
     union {
         uint32_t u32[39];
-        int32_t i32[39];
         int16_t i16[78];
         uint8_t u8[156];
+        int8_t i8[156];
     } arena;
 } digits_context;
 

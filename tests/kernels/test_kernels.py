@@ -1,29 +1,41 @@
 """Every kernel against the numpy meaning of its op: random shapes and extremes, on the host and on every core."""
 
+import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bnncc.graph import Elem
 from bnncc.kernels import KERNELS
+from bnncc.resources import folder
+from bnncc.sim.build import COMPILER
 from bnncc.target import cores
-from tests.kernels.bench import Case, check, run
+from bnncc.tensor import Elem
+from bnncc.verify.harness import WARNINGS
+from tests.kernels.bench import Case, check, run, write
 from tests.kernels.ops import MAKERS, conv, inputs, tensor
 
-READS_INPUT = ("value_conv", "table_conv", "threshold", "value_pool", "sum", "map", "store")
 HOST_CORE = cores()["cortex-m4"]
+APPLICATION = (Elem.U8, Elem.I8, Elem.F32)  # what a network's input can be
+READS_INPUT = [k for k in MAKERS if k not in ("binary_conv", "binary_dense", "grouped_conv", "bit_pool")]
+READS_INPUT = [k for k in READS_INPUT if k not in ("concat_bits", "move_pixels")]
 
 
-def case(rng, kernel, *, small=False, first=""):
+def case(rng, kernel, *, small=False, layout=""):
     """A random op for a kernel; `small` keeps it affordable in the simulator."""
     while True:
         op = MAKERS[kernel](rng)
-        work = getattr(op, "macs", op.x.size)
-        if first and op.x.elem not in (Elem.U8, Elem.I8, Elem.F32):
+        places = [k for k, t in enumerate(op.inputs) if t.elem in APPLICATION and t.size > 1]
+        if (layout and not places) or refused(op, kernel):
             continue
+        work = getattr(op, "macs", op.x.size)
         if work <= (40_000 if small else 1_000_000) and op.x.size + op.y.size < (2_000 if small else 20_000):
-            return Case(op, kernel, inputs(rng, op.x), first)
+            values = tuple(inputs(rng, t) for t in op.inputs)
+            return Case(op, kernel, values, layout, int(rng.choice(places)) if layout else 0)
+
+
+def refused(op, kernel):
+    return next(k for k in KERNELS if k.name == kernel and type(op) in k.ops).refuses(op)
 
 
 def run_all(cases, core, where, *, sim=False):
@@ -34,6 +46,15 @@ def run_all(cases, core, where, *, sim=False):
 def test_every_kernel_is_tested():
     elsewhere = {"classify", "exit"}  # they work on the result: tests/test_networks.py
     assert {k.name for k in KERNELS} == set(MAKERS) | elsewhere
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.name)
+def test_every_part_of_the_work_has_a_cost_on_every_core(kernel):
+    rng = np.random.default_rng(12)
+    made = (MAKERS[kernel.name](rng) for _ in range(100)) if kernel.name in MAKERS else ()
+    for op in made:
+        if not kernel.refuses(op):
+            assert all(kernel.cycles(op, core.cost) >= 0 for core in cores().values())
 
 
 @pytest.mark.parametrize("batch", range(2))
@@ -47,12 +68,11 @@ def test_on_the_host(kernel, batch, tmp_path):
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("kernel", READS_INPUT)
 def test_on_the_networks_input(kernel, layout, tmp_path):
-    """The first op reads the input in the application's order, not pixel-major."""
+    """An op reads the input in the application's order, not pixel-major: as its first input or as another one."""
     rng = np.random.default_rng([7, *kernel.encode()])
     for k in range(3):
-        folder = tmp_path / str(k)
-        folder.mkdir()
-        run_all([case(rng, kernel, first=layout)], HOST_CORE, folder)
+        (tmp_path / str(k)).mkdir()
+        run_all([case(rng, kernel, layout=layout)], HOST_CORE, tmp_path / str(k))
 
 
 @pytest.mark.parametrize("pad_value", [0, 1, -1])
@@ -71,7 +91,7 @@ def test_channel_counts_around_words(pad_value, tmp_path):
         for o in (10, 33, 48):
             op = conv(rng, Elem.BIN, c, o, same)
             op = type(op)(**{**op.__dict__, "pad_value": pad_value})
-            cases.append(Case(op, "binary_conv", inputs(rng, op.x)))
+            cases.append(Case(op, "binary_conv", (inputs(rng, op.x),)))
     run_all(cases, HOST_CORE, tmp_path)
 
 
@@ -105,8 +125,21 @@ def test_more_inputs_than_16_bits_count(value, tmp_path):
         op = conv(rng, Elem.BIN, 64, 3, given)
         y = tensor("y", Elem.I32, (3, 1, 1))
         op = type(op)(**{**op.__dict__, "y": y, "cut": None, "pad_value": 0, "weight": np.full_like(op.weight, value)})
-        cases.append(Case(op, kernel, inputs(rng, op.x)))
+        cases.append(Case(op, kernel, (inputs(rng, op.x),)))
     run_all(cases, HOST_CORE, tmp_path)
+
+
+COMPILERS = {"clang": ("clang",), "gcc": ("gcc",)} | {c.name: (COMPILER, *c.flags) for c in cores().values()}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_no_warnings_with(compiler, tmp_path):
+    """Six ops a kernel, optimised, under other compilers than the one that runs them."""
+    rng = np.random.default_rng(11)
+    source = write([case(rng, kernel) for kernel in MAKERS for _ in range(6)], HOST_CORE, tmp_path)
+    flags = ("-std=c99", "-O2", *WARNINGS, f"-I{folder('firmware') / 'sim'}", "-c", "-o", str(tmp_path / "driver.o"))
+    done = subprocess.run([*COMPILERS[compiler], *flags, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:3000]
 
 
 @pytest.mark.parametrize("core", cores())

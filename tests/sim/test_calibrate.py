@@ -1,15 +1,21 @@
 """The compiler's cycle prediction against the simulator, and how its coefficients are fitted and written."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bnncc.graph import Elem, Graph
+from bnncc.graph import Exits, Graph, Output
+from bnncc.kernels.base import cost
+from bnncc.ops import Reshape, Softmax
+from bnncc.scalar import step
 from bnncc.sim import calibrate
-from bnncc.sim.calibrate import Fit, Layers, Sample, fit, measure_graph, non_negative_least_squares, replace_costs
+from bnncc.sim.calibrate import Fit, Sample, fit, measure_graph, non_negative_least_squares, replace_costs
+from bnncc.sim.layers import Layers
 from bnncc.target import cores
+from bnncc.tensor import Elem
 
 M4 = cores()["cortex-m4"]
 
@@ -40,18 +46,45 @@ def image() -> Graph:
     return g.graph()
 
 
+def real() -> Graph:
+    """Real weights and epilogues; the costs of their steps are those of map."""
+    g = layers(Elem.F32, (20, 9, 9))
+    g.conv(g.input, 14, 3, pad=1, bits=False, storage="f32")
+    g.conv(g.input, 20, 3, groups=20, bits=False, storage="i8")
+    x = g.binary()
+    y = g.conv(x, 20, 3, bits=False)
+    conv = g.ops[-1]
+    constants = np.linspace(0.5, 2, 20)
+    steps = (step("mul", constants), step("add", constants), step("max", 0), step("min", 6))
+    g.ops[-1] = replace(conv, y=replace(y, elem=Elem.F32), steps=steps)
+    g.outputs[-1] = Output(y.name, (1, *y.shape), g.ops[-1].y)
+    g.conv(x, 20, 3, groups=5, bits=False)
+    return g.graph()
+
+
+def norms() -> Graph:
+    g = layers(Elem.I8, (48, 4, 4))
+    g.norms(g.input, features=False)
+    g.add(Softmax(x=g.map(g.input, ("mul",)), y=g.new(Elem.F32, g.shape)))
+    g.combine([g.input, g.input])
+    g.window_sum(g.input, 3, 1, 1)
+    x = g.map(g.input, ("min",))
+    g.add(Reshape(x=x, y=g.like(x, (x.size, 1, 1))))
+    return g.graph()
+
+
 def logits() -> Graph:
     g = layers(Elem.I8, (60, 1, 1))
     g.store(g.input, ("mul", "add"))
-    g.outputs[0] = calibrate.replace(g.outputs[0], shape=(1, 60))
+    g.outputs[0] = replace(g.outputs[0], shape=(1, 60))
     return g.graph()
 
 
 def exits() -> Graph:
     g = layers(Elem.I8, (12, 1, 1))
-    scale = (calibrate.step("mul", 0.02),)
-    g.outputs = [calibrate.Output(name, (1, 12), g.input, scale) for name in ("early", "late")]
-    return g.graph(calibrate.Exits((0, 1), 0.0))
+    scale = (step("mul", 0.02),)
+    g.outputs = [Output(name, (1, 12), g.input, scale) for name in ("early", "late")]
+    return g.graph(Exits((0, 1), 0.0))
 
 
 @pytest.mark.parametrize(
@@ -61,16 +94,18 @@ def exits() -> Graph:
         (dense(), "binary_dense", {"binary_dense"}),
         (image(), "table_conv", {"table_conv", "value_pool"}),
         (image(), "value_conv", {"value_conv"}),
+        (real(), None, {"real_conv", "binary_conv", "grouped_conv"}),
+        (norms(), None, {"normalize", "norm_sign", "softmax", "combine", "window_sum", "move"}),
         (logits(), None, {"store", "classify"}),
         (exits(), None, {"exit"}),
     ],
-    ids=["binary", "dense", "table", "value", "logits", "exits"],
+    ids=["binary", "dense", "table", "value", "real", "norms", "logits", "exits"],
 )
 def test_prediction_is_within_30_percent_of_the_simulator(graph: Graph, forced: str | None, kernels: set[str]) -> None:
     samples = measure_graph(graph, M4, forced, np.random.default_rng(8))
     assert kernels <= {s.kernel for s in samples}
     for s in samples:
-        predicted = sum(M4.cost[s.kernel][part] * times for part, times in s.work.items())
+        predicted = sum(cost(M4.cost, s.kernel, part) * times for part, times in s.work.items())
         assert predicted == pytest.approx(s.cycles, rel=0.3), s
 
 

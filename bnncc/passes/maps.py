@@ -1,0 +1,77 @@
+"""Runs of elementwise arithmetic become one op, or part of the convolution before or the output behind it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bnncc.graph import Graph, Output, needed
+from bnncc.ops import Conv, Map, Threshold
+from bnncc.scalar import Operand, Step
+from bnncc.tensor import Elem, Op
+
+
+def joined(*ops: Op) -> tuple[str, ...]:
+    """The origins of fused ops, each once, in order."""
+    return tuple(dict.fromkeys(name for op in ops for name in op.origin))
+
+
+def constant_steps(op: Op | None) -> tuple[Step, ...] | None:
+    """The steps of a Map to float32 that has no operand but constants; None for any other op."""
+    if not isinstance(op, Map) or op.others or op.y.elem is not Elem.F32:
+        return None
+    return tuple(s for s in op.steps if isinstance(s, Step))
+
+
+def after(steps: Iterable[Step | Operand], others: int) -> tuple[Step | Operand, ...]:
+    """Steps whose operands come after `others` earlier ones."""
+    return tuple(replace(s, index=s.index + others) if isinstance(s, Operand) else s for s in steps)
+
+
+def merge_maps(graph: Graph) -> Graph:
+    """Map(Map(x)) becomes one Map, and a Map that only feeds an output becomes the output's steps."""
+    merged: dict[str, Op] = {}
+    for op in graph.ops:
+        before = merged.get(op.x.name)
+        made: Op = op
+        if (
+            isinstance(op, Map)
+            and isinstance(before, Map)
+            and before.y.elem is Elem.F32
+            and graph.sole_user(op.x) is op
+        ):
+            del merged[op.x.name]
+            steps = before.steps + after(op.steps, len(before.others))
+            made = replace(op, x=before.x, others=before.others + op.others, steps=steps, origin=joined(before, op))
+        merged[op.y.name] = made
+    graph = graph.with_ops(merged.values())
+    outputs = []
+    for o in graph.outputs:
+        producer = graph.producer(o.tensor)
+        steps_or_none = constant_steps(producer)
+        if producer is not None and steps_or_none is not None:
+            outputs.append(Output(o.name, o.shape, producer.x, steps_or_none + o.steps, producer.origin))
+        else:
+            outputs.append(o)
+    graph = replace(graph, outputs=tuple(outputs))
+    return graph.with_ops(needed(graph, [o.tensor for o in outputs]))
+
+
+def fuse_epilogues(graph: Graph) -> Graph:
+    """A convolution whose accumulators only meet one threshold gives bits at once; one that only meets a Map, its float32."""
+    fused: dict[str, Op] = {}
+    for op in graph.ops:
+        before = fused.get(op.x.name)
+        alone = isinstance(before, Conv) and not before.cut and not before.steps and graph.sole_user(op.x) is op
+        made = with_epilogue(before, op) if alone and isinstance(before, Conv) else None
+        if made:
+            del fused[op.x.name]
+        fused[op.y.name] = made or op
+    return graph.with_ops(fused.values())
+
+
+def with_epilogue(conv: Conv, op: Op) -> Conv | None:
+    """The convolution that does what follows it too; None for what it cannot."""
+    if isinstance(op, Threshold):
+        return replace(conv, y=op.y, cut=op.cut, origin=joined(conv, op))
+    if isinstance(op, Map) and op.y.elem is Elem.F32:
+        return replace(conv, y=op.y, steps=op.steps, others=op.others, origin=joined(conv, op))
+    return None

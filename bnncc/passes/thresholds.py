@@ -1,0 +1,155 @@
+"""Every sign becomes a comparison: with integers or float32 levels found by evaluating, or with a row's norm."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from bnncc.errors import Diagnostic, raise_all
+from bnncc.graph import Graph, needed
+from bnncc.ops import MOVES, Conv, Map, MaxPool, Normalize, NormSign, Sign, Threshold
+from bnncc.passes.maps import constant_steps, joined
+from bnncc.scalar import Cut, Floats, Step, find_cut, near_channels
+from bnncc.tensor import Elem, Op, Tensor
+
+
+def find_thresholds(graph: Graph) -> Graph:
+    """sign(steps(x)) becomes x >= T, found by evaluating the steps. Refuses a ternary Sign that can meet zero (E0304)."""
+    out: list[Op] = []
+    problems: list[Diagnostic] = []
+    for op in graph.ops:
+        if not isinstance(op, Sign):
+            out.append(op)
+            continue
+        maker = graph.producer(op.x)
+        steps = before_sign(constant_steps(maker))
+        if isinstance(maker, Normalize):
+            out.append(norm_sign(graph, maker, (), op) or threshold(graph, op, op.x, (), problems))
+        elif maker is None or steps is None:
+            out.append(threshold(graph, op, op.x, (), problems))
+        elif not isinstance(norm := graph.producer(maker.x), Normalize):
+            out.append(threshold(graph, replace(op, origin=joined(maker, op)), maker.x, steps, problems))
+        else:
+            out.append(norm_sign(graph, norm, steps, op) or threshold(graph, op, op.x, (), problems))
+    raise_all(problems)
+    return graph.with_ops(needed(graph.with_ops(out), [o.tensor for o in graph.outputs]))
+
+
+def before_sign(steps: tuple[Step, ...] | None) -> tuple[Step, ...] | None:
+    """The steps that a threshold can take in: monotone ones, without a last tanh, which keeps the sign; else None."""
+    while steps and steps[-1].operation == "tanh":
+        steps = steps[:-1]
+    return (
+        steps
+        if steps is not None and all(s.monotone and s.operation not in ("tanh", "sigmoid") for s in steps)
+        else None
+    )
+
+
+def threshold(graph: Graph, op: Sign, x: Tensor, steps: tuple[Step, ...], problems: list[Diagnostic]) -> Threshold:
+    bounds = (x.lo, x.hi) if x.elem.is_integer else None
+    cut = find_cut(steps, x.shape, bounds, strict=op.at_zero <= 0, negate=op.negate)
+    if op.at_zero == 0 and x.elem.is_integer:
+        problems += reachable_zero(op, x, cut, find_cut(steps, x.shape, bounds, strict=False, negate=op.negate))
+    elif op.at_zero == 0 and is_often_zero(graph, x, steps):
+        problems.append(refused(op, "its input, a ReLU's or the model's own, is exactly zero at times"))
+    maker = graph.producer(x)
+    if isinstance(maker, Conv) and maker.file_error and bounds:
+        cut = replace(cut, near=near_channels(cut, steps, x.shape, bounds, maker.file_error))
+    return Threshold(x=x, y=op.y, origin=op.origin, cut=cut)
+
+
+def reachable_zero(op: Sign, x: Tensor, above: Cut, at: Cut) -> Iterator[Diagnostic]:
+    """`above` cuts at > 0 and `at` at >= 0; an integer between the two makes the reference's Sign give 0, which is no bit.
+
+    Real values that are exactly zero are another matter: see docs/exactness.md.
+    """
+    if above.levels.shape != at.levels.shape:
+        ambiguous = np.array([True])
+    else:
+        low, high = np.minimum(above.levels, at.levels), np.maximum(above.levels, at.levels)
+        first = low + (x.lo - low) % x.stride  # the first reachable value at or above low
+        ambiguous = ((first < high) & (first <= x.hi) & (first >= x.lo)).any(axis=0) | (
+            above.inverts != at.inverts
+        ).any(axis=0)
+    if ambiguous.any():
+        yield refused(op, f"it can meet zero in {int(ambiguous.sum())} of {op.y.shape[0]} channels")
+
+
+def refused(op: Sign, why: str) -> Diagnostic:
+    return Diagnostic(
+        "E0304",
+        f"Sign has no value at zero, where ONNX gives 0, neither -1 nor +1: {why}",
+        ", ".join(op.origin),
+        "export sign as Where(x >= 0, 1, -1), put a BatchNorm before it, or say --sign-at-zero=+1 or -1",
+    )
+
+
+def is_often_zero(graph: Graph, x: Tensor, steps: tuple[Step, ...]) -> bool:
+    """Whether real values are exactly zero by more than chance: an input, or what ReLU cuts off, at most scaled."""
+    for s in reversed(steps):
+        if s.operation in ("max", "min") and (s.value == 0).any():
+            return True
+        if s.operation not in ("mul", "div", "prelu", "abs", "max", "min"):
+            return False
+    maker = graph.producer(x)
+    if maker is None:
+        return True
+    if isinstance(maker, Map):
+        return not maker.others and is_often_zero(graph, maker.x, constant_steps(maker) or ())
+    return isinstance(maker, (MaxPool, *MOVES)) and any(
+        is_often_zero(graph, t, ()) for t in maker.inputs if t.elem is Elem.F32
+    )
+
+
+def norm_sign(graph: Graph, norm: Normalize, steps: tuple[Step, ...], op: Sign) -> NormSign | None:
+    """The sign of gamma * normalize(x) + beta, for x that is an integer times a power of two; None for other forms."""
+    scaled = graph.producer(norm.x)
+    before = constant_steps(scaled) or ()
+    x = scaled.x if scaled and before else norm.x
+    scale = uniform_scale(before)
+    slope = linear(steps)
+    if not x.elem.is_integer or scale is None or slope is None or norm.count * squares(x) * norm.count >= 1 << 62:
+        return None
+    gamma, beta = slope
+    with np.errstate(divide="ignore", invalid="ignore"):
+        constant = np.where((beta > 0) | ((beta == 0) & (op.at_zero > 0)), -np.inf, np.inf)
+        rho = np.where(gamma == 0, constant, -beta / np.abs(gamma)).astype(np.float32)
+    return NormSign(
+        x=x,
+        y=op.y,
+        origin=joined(*(p for p in (scaled, norm) if p and p.y.name != x.name), op),
+        epsilon=norm.epsilon / scale**2,
+        features=norm.features,
+        rho=rho,
+        falling=gamma < 0,
+        strict=op.at_zero <= 0,
+        negate=op.negate,
+    )
+
+
+def squares(x: Tensor) -> int:
+    return max(abs(x.lo), abs(x.hi)) ** 2
+
+
+def uniform_scale(steps: tuple[Step, ...]) -> float | None:
+    """The product of steps that all multiply by one power of two; None for others."""
+    scale = 1.0
+    for s in steps:
+        if s.operation not in ("mul", "div") or s.value.size != 1 or abs(np.frexp(s.value.flat[0])[0]) != 0.5:
+            return None
+        scale = scale * float(s.value.flat[0]) if s.operation == "mul" else scale / float(s.value.flat[0])
+    return scale if scale > 0 else None
+
+
+def linear(steps: tuple[Step, ...]) -> tuple[Floats, Floats] | None:
+    """gamma and beta of steps that are at most a product and then a sum; None for others."""
+    gamma, beta = np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32)
+    for k, s in enumerate(steps):
+        if s.operation == "mul" and k == 0:
+            gamma = s.value
+        elif s.operation == "add" and k == len(steps) - 1:
+            beta = s.value
+        else:
+            return None
+    return tuple(np.broadcast_arrays(gamma, beta))  # type: ignore[return-value]

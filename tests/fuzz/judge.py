@@ -1,0 +1,237 @@
+"""What became of a case: refused with a diagnostic, or code that means what the model means; all else is a finding."""
+
+import random
+import resource
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+import bnncc
+from bnncc.frontend.load import session
+from bnncc.report import near
+from bnncc.verify import harness
+from bnncc.verify.inputs import random_inputs
+
+SECONDS = 10.0  # of processor time for one file
+MEGABYTES = 1200  # resident, of the whole process
+LINE, TEXT = 1000, 100_000  # characters of a diagnostic, and of all of them
+SAMPLES = 4
+TOO_MUCH = 30_000_000  # multiplications of a sample; beyond, numpy would take too long
+CLOSE = 1e-2  # of the largest value: what rounding may do where the contract is not equality
+
+DEFECTS = ("E0000", "E0309", "E0310")  # codes that say themselves that bnncc is wrong
+
+
+@dataclass
+class Outcome:
+    """`kind` is what is counted. A finding has a `signature`, alike for the same defect, and a `detail`."""
+
+    kind: str
+    signature: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+    megabytes: int = 0
+
+    @property
+    def finding(self) -> bool:
+        return bool(self.signature)
+
+    def finding_of(self, kind: str, signature: str, detail: str) -> None:
+        self.kind, self.signature, self.detail = kind, signature, detail
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Wrong(Exception):
+    """Compiled, and not what it should be."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.kind, self.detail = kind, detail
+
+
+def judge(path: Path, options: dict[str, Any], *, verify: bool) -> Outcome:
+    """Compile one file and compare what came out with onnxruntime; with `verify` also the C on this host."""
+    begin = time.process_time()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        compiled, outcome = compiled_or_not(path, options)
+    outcome.seconds = time.process_time() - begin
+    outcome.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    if not outcome.finding and outcome.seconds > SECONDS:
+        outcome.finding_of("slow", "slow", f"{outcome.seconds:.1f} s until {outcome.kind}")
+    elif not outcome.finding and outcome.megabytes > MEGABYTES:
+        outcome.finding_of("memory", "memory", f"{outcome.megabytes} MiB until {outcome.kind}")
+    elif not outcome.finding and heard:
+        w = heard[0]
+        outcome.finding_of("warning", f"warning {w.filename}:{w.lineno}", f"{w.category.__name__}: {w.message}")
+    if compiled is not None and not outcome.finding:
+        compared(compiled, outcome, verify=verify)
+    return outcome
+
+
+def compiled_or_not(path: Path, options: dict[str, Any]) -> tuple[bnncc.Compiled | None, Outcome]:
+    try:
+        return bnncc.compile(path, name="net", **options), Outcome("compiled")
+    except bnncc.BnnccError as e:
+        return None, refused(e)
+    except Exception as e:
+        return None, Outcome("traceback", signature(e), traceback.format_exc())
+
+
+def compared(compiled: bnncc.Compiled, outcome: Outcome, *, verify: bool) -> None:
+    """Write into the outcome what onnxruntime and the C say."""
+    try:
+        outcome.kind = compare(compiled)
+        if verify:
+            judge_c(compiled)
+            outcome.kind += ", the C verified"
+    except Wrong as e:
+        outcome.finding_of(e.kind, e.kind, e.detail)
+    except bnncc.BnnccError as e:
+        code = e.diagnostics[0].code
+        outcome.finding_of("compiled, then refused", f"compiled, then {code}: {e.diagnostics[0].message[:60]}", str(e))
+    except Exception as e:
+        outcome.finding_of("traceback", f"verification: {signature(e)}", traceback.format_exc())
+
+
+def signature(e: BaseException) -> str:
+    """The exception's type and where bnncc raised it."""
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if "/bnncc/" in f.filename] or [None]
+    f = frames[-1]
+    return f"{type(e).__name__} in {Path(f.filename).name}:{f.name}: {f.line}" if f else type(e).__name__
+
+
+def refused(e: bnncc.BnnccError) -> Outcome:
+    """The codes, if the messages are fit to be read."""
+    text = str(e)
+    first = e.diagnostics[0]
+    if first.code in DEFECTS or e.exit_code > 2:
+        return Outcome("defect", f"{first.code} {first.message[:60]}", text)
+    ugly = [c for c in text if not c.isprintable() and c != "\n"]
+    long = [d for d in e.diagnostics if len(str(d)) > LINE]
+    if (
+        ugly
+        or long
+        or len(text) > TEXT
+        or any("\n" in s for d in e.diagnostics for s in (d.message, d.where, d.remedy))
+    ):
+        what = f"characters {sorted(set(ugly))[:5]}" if ugly else "length or lines"
+        return Outcome("message", f"message of {(long or [first])[0].code}: {what}", text[:3000])
+    if "alloc" in text.lower():
+        return Outcome("memory", f"memory {first.code}", text)
+    return Outcome(f"refused {first.code}")
+
+
+def compare(compiled: bnncc.Compiled) -> str:
+    """The compiler's graph beside onnxruntime on the file: equal where the contract says so, else close on most samples.
+
+    Returns what is to be counted; raises Wrong.
+    """
+    program, imported = compiled.program, compiled.imported
+    if sum(s.cost.macs for s in program.steps) + 10 * program.graph.input.size > TOO_MUCH:
+        return "compiled, too large to run here"
+    inputs = random_inputs(imported, program.graph.input.elem, SAMPLES, 0)
+    given, why = run(imported.given, imported.input_name, inputs, program.graph.outputs)
+    reference, why_not = run(imported.reference, imported.input_name, inputs, program.graph.outputs)
+    if given is None:
+        return "compiled, onnxruntime cannot run the file"
+    if reference is None:
+        raise Wrong("reference", f"onnxruntime runs the file but not its canonical form: {why_not or why}")
+    try:
+        agree(compiled, inputs, given, reference)
+    except Wrong:
+        if overflows(imported.given, imported.input_name, inputs):
+            return "compiled, the file overflows float32"
+        raise
+    return "compiled, equal" if all(s.op.exact for s in program.steps) else "compiled, close"
+
+
+def agree(
+    compiled: bnncc.Compiled, inputs: np.ndarray, given: dict[str, np.ndarray], reference: dict[str, np.ndarray]
+) -> None:
+    """Compare the graph's outputs with onnxruntime's; raises Wrong."""
+    program = compiled.program
+    with np.errstate(all="ignore"):
+        first = program.graph.input
+        values = program.graph.run(first.from_reference({first.twin: inputs}))
+        exact = all(s.op.exact for s in program.steps)
+        rough = any(near(s.op) for s in program.steps)  # the file's own rounding decides bits
+        for o in program.graph.outputs:
+            mine = np.asarray(values[f"output:{o.name}"], np.float64).reshape(SAMPLES, -1)
+            theirs, file = (np.asarray(v[o.name], np.float64) for v in (reference, given))
+            if tuple(theirs.shape[1:]) != o.shape:
+                raise Wrong("meaning: shape", f"output {o.name!r}: {o.shape} for {theirs.shape[1:]}")
+            theirs, file = theirs.reshape(SAMPLES, -1), file.reshape(SAMPLES, -1)
+            equal = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+            if exact and not equal.all():
+                raise Wrong("meaning: not equal", f"output {o.name!r}\n{mine[:, :8]}\n{theirs[:, :8]}")
+            if not rough and not alike(mine, file):
+                raise Wrong("meaning: not close", f"output {o.name!r}\n{mine[:, :8]}\n{file[:, :8]}")
+
+
+def overflows(model: onnx.ModelProto, name: str, inputs: np.ndarray) -> bool:
+    """Whether a value inside of the file is NaN or infinite: nothing can be asked of what follows it."""
+    extended = onnx.ModelProto()
+    extended.CopyFrom(model)
+    present = {o.name for o in model.graph.output}
+    made = [n for node in model.graph.node for n in node.output if n and n not in present]
+    extended.graph.output.extend(onnx.ValueInfoProto(name=n) for n in made)
+    try:
+        rows = [session(extended).run(None, {name: x}) for x in inputs]
+    except Exception:
+        return False
+    return not all(np.isfinite(v).all() for row in rows for v in row if v.dtype.kind == "f")
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether one sample, or nine values in ten, agree but for rounding: a bit that falls the other way changes a sample for good."""
+    finite = np.isfinite(b)
+    scale = np.abs(np.where(finite, b, 0)).max(axis=1, keepdims=True)
+    near = (np.abs(a - b) <= CLOSE * scale) | (a == b) | (np.isnan(a) & np.isnan(b))
+    return bool(near.all(axis=1).any() or near.mean() > 0.9)
+
+
+def run(model: Any, name: str, inputs: np.ndarray, outputs: Any) -> tuple[dict[str, np.ndarray] | None, str]:
+    """onnxruntime's outputs by name, stacked over the samples; or None and what it said."""
+    names = list(dict.fromkeys(o.name for o in outputs))
+    try:
+        s = session(model)
+        rows = [s.run(names, {name: x}) for x in inputs]
+    except Exception as e:
+        return None, str(e)
+    return {n: np.stack([r[k] for r in rows]) for k, n in enumerate(names)}, ""
+
+
+def judge_c(compiled: bnncc.Compiled) -> None:
+    """The C under the sanitizers beside onnxruntime, by the contract. Raises Wrong and BnnccError."""
+    with unlimited():
+        assert compiled.report["layers"]
+        harness.OPTIMIZATION = "-O0"  # builds twice as fast
+        verdict = compiled.verify(samples=SAMPLES)
+    if not verdict.ok:
+        raise Wrong("verification", str(verdict))
+
+
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Without the limit of address space, which the sanitizers cannot live with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def wants_verification(seed: int, number: int, share: float) -> bool:
+    return random.Random(f"{seed}/{number}/verify").random() < share
