@@ -188,15 +188,18 @@ def batch_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
     value = ctx.value(node)
     names = ("scale", "bias", "mean", "variance")
     gamma, beta, mean, var = (ctx.need_constant(node, i + 1, n).astype(np.float32) for i, n in enumerate(names))
+    channel = value.shape[1] if len(value.shape) > 1 else 1
+    for p, name in zip((gamma, beta, mean, var), names, strict=True):
+        if p.shape != (channel,):
+            raise Refusal(
+                "E0105", f"its {name} has shape {list(p.shape)} for {channel} channels", "export the model again"
+            )
     epsilon = float(given.get("epsilon", 1e-5))
     if (var + np.float32(epsilon) <= 0).any():
         raise Refusal("E0301", "its variance plus epsilon is not positive", "train or export the model again")
     scale, offset = batch_norm(gamma, beta, mean, var, epsilon)
     if not (np.isfinite(scale.value).all() and np.isfinite(offset.value).all()):
         raise Refusal("E0301", "its folded scale or offset overflows float32", "train or export the model again")
-    channel = value.shape[1] if len(value.shape) > 1 else 1
-    if gamma.shape != (channel,):
-        raise Refusal("E0105", f"it has {gamma.size} parameters for {channel} channels", "export the model again")
     shape = (channel,) + (1,) * (len(value.shape) - 2)
     for s, name in ((scale, ctx.name(node.output[0], "scaled")), (offset, node.output[0])):
         value = ctx.map(node, value, step(s.operation, broadcast(s.value.reshape(shape), value)), name)

@@ -144,10 +144,10 @@ def gemm(ctx: Context, node: onnx.NodeProto) -> Known:
             f"a product of shapes {list(value.shape)} and {list(w.shape)} is not supported",
             "flatten to [1, N] first",
         )
-    w = (w if given.get("transB", 0) else w.T) * np.float32(given.get("alpha", 1.0))
+    w = scaled(w if given.get("transB", 0) else w.T, given.get("alpha", 1.0), "weight")
     bias = bias_of(ctx, node, 2, w.shape[0])
     if bias is not None and (beta := float(given.get("beta", 1.0))) != 1:
-        bias = (bias * np.float32(beta)).astype(np.float32)
+        bias = scaled(bias, beta, "bias")
     if w.shape[1] != value.shape[-1]:
         raise Refusal(
             "E0105", f"its weight is for {w.shape[1]} inputs, there are {value.shape[-1]}", "export the model again"
@@ -171,6 +171,15 @@ def gemm(ctx: Context, node: onnx.NodeProto) -> Known:
     computed = "columns" if given.get("transB", 0) else "rows"
     geometry = {"kernel": kernel, "order": "packed" if node.input[1] in ctx.stored else computed}
     return layer(ctx, Weights(node, value, np.ascontiguousarray(w), bias, geometry, rows), shape)
+
+
+def scaled(a: NDArray[Any], factor: float, what: str) -> NDArray[np.float32]:
+    """The product, in float32. Raises Refusal E0301 where that overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = (a * factor).astype(np.float32)
+    if not np.isfinite(product).all():
+        raise Refusal("E0301", f"its {what} times {factor:g} overflows float32", "train or export the model again")
+    return product
 
 
 @dataclass(frozen=True)
@@ -236,7 +245,7 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
     steps: list[Step] = []
     if correction.any():
         steps.append(step("add", correction if correction.shape[1:] != (1, 1) else correction[:, 0, 0]))
-    scale = (layer.scale * source.scale).astype(np.float32)
+    scale = scaled(layer.scale, source.scale, "scale")
     if not np.all(scale == 1):
         steps.append(step("mul", scale if np.ptp(scale) else scale[0]))
     if layer.bias is not None:

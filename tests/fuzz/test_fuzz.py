@@ -29,7 +29,9 @@ def seeds() -> list[Seed]:
 
 
 def test_mutated_files_are_refused_or_compiled_rightly(seeds: list[Seed], tmp_path: Path) -> None:
-    tally = runner.fuzz(seeds, seed=0, numbers=runner.numbers(0, CASES), jobs=1, out=tmp_path, seconds=SECONDS)
+    tally = runner.fuzz(
+        seeds, seed=0, numbers=runner.numbers(0, CASES), jobs=1, out=tmp_path, share=0.05, seconds=SECONDS
+    )
     assert not tally.signatures, json.dumps(tally.findings, indent=2)
     assert tally.cases >= 200
     groups = Counter(kind.split()[0].rstrip(",") for kind in tally.kinds.elements())
