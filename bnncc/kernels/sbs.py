@@ -1,0 +1,252 @@
+"""Convolution of bits by sparse bit-sliced counting: only inputs that are set are visited, 32 output channels at a time.
+
+With bits a, w for signs x, y the sum over a window of V valid inputs is 4 C - 2 A - 2 B + V, where C counts a w, A the set inputs, B the
+set weights. A and B are known, so only C is computed: the weight rows of the set inputs are added up in bit-sliced counters (one
+word a binary digit, one lane an output channel). Where more than about half of a window is set, the unset inputs are added instead.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
+from bnncc.kernels.binary import conv, refuse_values
+from bnncc.layout import DTYPES, Unit, pack_bits, unit
+from bnncc.ops import Conv
+from bnncc.program import Constant, Parts
+from bnncc.tensor import Op
+
+REACH = 16_382  # rows of a block that 16-bit entries reach
+LINK = 8  # halfwords at the end of a list
+LISTING = 9 / 6.8  # what it takes to list an input, relative to adding its row in one block
+INTS = NDArray[np.int64]
+
+
+def is_column(op: Conv) -> bool:
+    """Whether the window is the whole input, which is then one column of pixels."""
+    return op.whole
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a convolution: image [C, H, W] and kernel as the C walks them, the taps in the image, and classes of
+    windows whose sums differ by more than their inputs do. `valid` is [classes, kh * kw] in the weights' order (ky, kx)."""
+
+    image: tuple[int, int, int]
+    kernel: tuple[int, int]
+    rows: NDArray[np.bool_]  # [Ho, kh]
+    columns: NDArray[np.bool_]  # [Wo, kw]
+
+    @classmethod
+    def of(cls, op: Conv) -> "Windows":
+        c, h, w = op.x.shape
+        if is_column(op):
+            return cls((c, h * w, 1), (h * w, 1), np.ones((1, h * w), bool), np.ones((1, 1), bool))
+        axes = []
+        for axis, size in enumerate((h, w)):
+            start = np.arange(op.y.shape[1 + axis])[:, None] * op.strides[axis] - op.pads[axis]
+            at = start + np.arange(op.kernel[axis]) * op.dilations[axis]
+            axes.append((at >= 0) & (at < size))
+        return cls((c, h, w), op.kernel, axes[0], axes[1])
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Classes of windows: `of` [Ho, Wo] numbers them, those without a tap outside the image last; `valid` [n, kh, kw]; `cuts` [n] rows of op.cut.
+
+    `row` and `column` sum up to `of` where they are not None.
+    """
+
+    of: INTS
+    valid: NDArray[np.bool_]
+    cuts: INTS
+    row: INTS | None
+    column: INTS | None
+
+    @property
+    def full(self) -> int:
+        """How many classes have all their taps in the image."""
+        return int(self.valid.all(axis=(1, 2)).sum())
+
+
+def variants(op: Conv, windows: Windows) -> Variants:
+    ways = [np.unique(axis, axis=0, return_inverse=True) for axis in (windows.rows, windows.columns)]
+    (rows, row), (columns, column) = ((kinds, np.asarray(index).ravel()) for kinds, index in ways)
+    own = op.cut.classes if op.cut is not None and op.cut.classes is not None else None
+    cuts = 1 if own is None else int(own.max()) + 1
+    key = (row[:, None] * len(columns) + column) * cuts + (0 if own is None else own)
+    kinds, of = np.unique(key, return_inverse=True)
+    valid = rows[kinds // cuts // len(columns)][:, :, None] & columns[kinds // cuts % len(columns)][:, None, :]
+    order = np.argsort(valid.all(axis=(1, 2)), kind="stable")
+    place = np.argsort(order)
+    numbered = place[np.asarray(of).reshape(key.shape)].astype(np.int64)
+    valid, chosen = valid[order], (kinds % cuts)[order]
+    separable = own is None and np.array_equal(numbered, numbered[:, :1] + numbered[:1] - numbered[0, 0])
+    if not separable or len(kinds) == 1:
+        return Variants(numbered, valid, chosen, None, None)
+    return Variants(numbered, valid, chosen, numbered[:, 0], numbered[0] - numbered[0, 0])
+
+
+def refuse(op: Op) -> str:
+    c = conv(op)
+    if reason := refuse_values(c):
+        return reason
+    if c.groups > 1:
+        return f"its channels are in {c.groups} groups"
+    if c.sparse:
+        return "its windows have taps between the input's pixels"
+    if c.cut is not None and (c.cut.inverts != c.cut.inverts[0]).any():
+        return "the direction of its thresholds changes from pixel to pixel"
+    classes = len(variants(c, Windows.of(c)).valid)
+    if c.taps + c.kernel[1] + 2 * classes > REACH:
+        return f"a block of {c.taps} inputs is beyond the reach of 16-bit entries"
+    return "" if classes <= 120 else f"its windows have {classes} kinds of border"
+
+
+def build(op: Op, name: str) -> Parts:
+    c = conv(op)
+    windows = Windows.of(c)
+    kinds = variants(c, windows)
+    o, channels = c.weight.shape[:2]
+    flipped = np.zeros(o, bool) if c.cut is None else c.cut.inverts[0]
+    weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)
+    by_tap = (weight > 0).sum(axis=1).reshape(o, *windows.kernel)  # set weights
+    limit = unset_limit(c, windows)
+    zeros = limit is not None and kinds.full > 0
+    n = len(kinds.valid)
+    blocks = -(-o // 32)
+    b = np.einsum("oyx,vyx->vo", by_tap, kinds.valid)
+    v = channels * kinds.valid.sum(axis=(1, 2))[:, None]
+    outside = c.pad_value * np.einsum("oyx,vyx->vo", 2 * by_tap - channels, ~kinds.valid)
+    constants, params = epilogue(c, name)
+    if c.cut is not None:
+        level = c.cut.levels[kinds.cuts]
+        level = np.where(flipped, 1 - level, level)
+        h = np.clip(-(-(level + 2 * b - v - outside) // 2), -v, v + 1)  # the bit is 2 C - A >= h
+        if zeros:
+            h = np.concatenate([h, (2 * b - v + 1 - h)[n - kinds.full :]])
+        start, parity, offset, planes = counter_start(h, np.concatenate([b, b[n - kinds.full :]])[: len(h)])
+        arrays = [Constant(f"{name}_start", "uint32_t", sliced(start, planes))]
+        extra = pack_bits(parity, Unit("uint32_t", 32, blocks))  # [variants, blocks]
+        params = {**params, "offset": offset, "planes": planes}
+    else:
+        base = v + outside - 2 * b
+        if zeros:
+            base = np.concatenate([base, (2 * b - v + outside)[n - kinds.full :]])
+        kind = "int16_t" if np.abs(base).max() < 1 << 15 else "int32_t"
+        planes = 16
+        arrays = [
+            Constant(f"{name}_start", "uint32_t", np.zeros(planes, np.uint32)),
+            Constant(f"{name}_base", kind, base.astype(DTYPES[kind])),
+            *constants,
+        ]
+        extra = np.zeros((0, blocks), np.uint32)
+        params = {**params, "base_type": kind, "planes": planes}
+    weights = Constant(f"{name}_weights", "uint32_t", packed_rows(weight, windows, extra))
+    total = n + (kinds.full if zeros else 0)
+    variant, lookup = variant_of(kinds, name)
+    slot = windows.kernel[0] * channels + 4 + LINK + (4 + LINK if zeros else 0)
+    slot += slot % 2
+    span = (windows.kernel[1] - 1) * c.dilations[1] + 1 if not is_column(c) else 1
+    pads = c.pads if not is_column(c) else (0, 0, 0, 0)
+    whole = is_column(c)
+    return Parts(
+        (weights, *arrays, *lookup),
+        (("lists", "uint16_t", span * slot + (4 + LINK if c.cut is not None else 0)),),
+        {
+            **params,
+            "image": windows.image,
+            "kernel": windows.kernel,
+            "strides": (1, 1) if whole else c.strides,
+            "dilations": (1, 1) if whole else c.dilations,
+            "pads": pads,
+            "out": (1, 1) if whole else c.y.shape[1:],
+            "padded_rows": not windows.rows.all(),
+            "padded_columns": not windows.columns.all(),
+            "bits": c.cut is not None,
+            "blocks": blocks,
+            "block": weights.data.shape[1],
+            "mask": (1 << o % 32) - 1 if o % 32 else 0,
+            "taps": c.taps,
+            "column": windows.kernel[0] * channels + 1,
+            "span": span,
+            "slot": slot,
+            "limit": limit if zeros else None,
+            "variants": total,
+            "variant": variant,
+            "first_full": n - kinds.full,
+            "fulls": kinds.full,
+        },
+    )
+
+
+def unset_limit(op: Conv, windows: Windows) -> int | None:
+    """The set inputs of a window beyond which its unset ones are added: where both take as long, unset ones being listed extra."""
+    blocks = -(-op.weight.shape[0] // 32)
+    shared = 1 if is_column(op) else max(1, op.kernel[1] // op.strides[1])
+    listing = LISTING / shared
+    return int(op.taps * (blocks + listing) / (2 * blocks + listing))
+
+
+def counter_start(h: INTS, most: INTS) -> tuple[INTS, NDArray[np.bool_], int, int]:
+    """From thresholds h of 2 C - A [variants, O] and the most that C can be: what the counters begin with, where one is added for
+    odd A, the offset of the scalar threshold `offset + ceil(A / 2)`, and the binary digits (12 or 16)."""
+    q = -(-h // 2)
+    offset = max(1, int(q.max()))
+    start = offset - q
+    top = max(int((start + most).max()) + 1, offset + int(most.max()) + h.shape[1])
+    assert top < 1 << 16
+    return start, h % 2 == 1, offset, 12 if top < 1 << 12 else 16
+
+
+def sliced(values: INTS, planes: int) -> Array:
+    """[variants, O] numbers as [variants, blocks, planes] words: lane o of word k is digit k of number o."""
+    n, o = values.shape
+    digits = (values[:, None, :] >> np.arange(planes)[:, None] & 1).astype(bool)  # [n, planes, O]
+    packed = pack_bits(digits, Unit("uint32_t", 32, -(-o // 32)))
+    return np.ascontiguousarray(packed.reshape(n, planes, -1).transpose(0, 2, 1))
+
+
+def packed_rows(weight: Array, windows: Windows, extra: Array) -> Array:
+    """[blocks, rows]: for each kx a zero and the rows (ky, 32-channel word, its highest channel first); then `extra` [n, blocks]."""
+    o, c = weight.shape[:2]
+    order = np.concatenate([np.arange(min(c, k + 32) - 1, k - 1, -1) for k in range(0, c, 32)])
+    kh, kw = windows.kernel
+    rows = np.zeros((kw, 1 + kh * c, o), bool)
+    rows[:, 1:] = (weight > 0).reshape(o, c, kh, kw)[:, order].transpose(3, 2, 1, 0).reshape(kw, -1, o)
+    packed = pack_bits(rows.reshape(-1, o), Unit("uint32_t", 32, -(-o // 32)))
+    return np.ascontiguousarray(np.concatenate([packed, extra]).T.astype(np.uint32))
+
+
+def variant_of(kinds: Variants, name: str) -> tuple[str, tuple[Constant, ...]]:
+    """The C for the number of a window's class, and the arrays it reads."""
+    width = kinds.of.shape[1]
+    if len(kinds.valid) == 1:
+        return "0", ()
+    if kinds.row is None or kinds.column is None:
+        return f"{name}_classes[oy * {width} + ox]", (Constant(f"{name}_classes", "uint8_t", kinds.of.astype(np.uint8)),)
+    arrays = (
+        Constant(f"{name}_rows", "int8_t", kinds.row.astype(np.int8)),
+        Constant(f"{name}_columns", "int8_t", kinds.column.astype(np.int8)),
+    )
+    return f"{name}_rows[oy] + {name}_columns[ox]", arrays
+
+
+def work(op: Op) -> Mapping[str, float]:
+    c = conv(op)
+    return {"call": 1, "row": c.macs / 64, **epilogue_work(c)}
+
+
+KERNELS = (
+    Kernel(
+        "sbs_conv",
+        "sparse bit-sliced counting of the set inputs",
+        (Conv,),
+        "sbs_conv.c.j2",
+        refuse,
+        build,
+        work,
+    ),
+)
