@@ -92,7 +92,7 @@ def driver(program: Program, samples: int) -> str:
         own = [*given, (f"y{k}", kind, count)]
         own += [(f"{part}{k}", c, n) for part, c, n in s.parts.scratch]
         assert parameters(s).count(",") == len(own) - 1
-        arrays += [f"static {c} {n}[{count}];" for n, c, count in own]
+        arrays += [f"static {c} {n}[{count}] __attribute__((aligned(4)));" for n, c, count in own]  # as in the arena
         calls += [f"poison({n}, sizeof {n});" for n, _, _ in own]
         calls += [
             *(f'if (port_read(in, {n}, sizeof {n}) != sizeof {n}) port_fail("short");' for n, _, _ in given),
