@@ -89,7 +89,8 @@ class Conv(Window):
     `order` says how the reference sums real values, which no result depends on but for rounding: "conv" as its Conv does,
     "packed" as its MatMul and Gemm do with constant weights, "rows" and "columns" as they do with weights computed in the
     graph, [in, out] and [out, in] (transB). `start`, one value an output channel, is what such sums of real values begin with: the
-    C of a Gemm. A bias added after the sums is one of `steps`.
+    C of a Gemm. A bias added after the sums is one of `steps`. `density` is the share of +1 expected among binary inputs: what some
+    kernels take depends on it, no result does.
     """
 
     weight: NDArray[np.int8] | NDArray[np.float32]
@@ -104,6 +105,7 @@ class Conv(Window):
     scales: tuple[float, ...] = ()
     order: str = "conv"
     start: tuple[float, ...] = ()
+    density: float = 0.5
 
     @property
     def binary(self) -> bool:
