@@ -113,8 +113,8 @@ def build(op: Op, name: str) -> Parts:
     flipped = np.zeros(o, bool) if c.cut is None else c.cut.inverts[0]
     weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)
     by_tap = (weight > 0).sum(axis=1).reshape(o, *windows.kernel)  # set weights
-    limit = unset_limit(c, windows)
-    zeros = limit is not None and kinds.full > 0
+    limit = unset_limit(c)
+    zeros = kinds.full > 0
     n = len(kinds.valid)
     blocks = -(-o // 32)
     b = np.einsum("oyx,vyx->vo", by_tap, kinds.valid)
@@ -182,7 +182,7 @@ def build(op: Op, name: str) -> Parts:
     )
 
 
-def unset_limit(op: Conv, windows: Windows) -> int | None:
+def unset_limit(op: Conv) -> int:
     """The set inputs of a window beyond which its unset ones are added: where both take as long, unset ones being listed extra."""
     blocks = -(-op.weight.shape[0] // 32)
     shared = 1 if is_column(op) else max(1, op.kernel[1] // op.strides[1])
@@ -235,8 +235,53 @@ def variant_of(kinds: Variants, name: str) -> tuple[str, tuple[Constant, ...]]:
 
 
 def work(op: Op) -> Mapping[str, float]:
+    """At the density that is expected; see `worst`."""
     c = conv(op)
-    return {"call": 1, "row": c.macs / 64, **epilogue_work(c)}
+    return work_at(c, c.density)
+
+
+def worst(op: Op) -> Mapping[str, float]:
+    """The most that any input takes: every window as full as it may be before its unset inputs are added instead."""
+    c = conv(op)
+    limit = unset_limit(c)
+    whole = work_at(c, limit / c.taps)
+    return {part: max(times, work_at(c, 1.0)[part]) for part, times in whole.items()}
+
+
+def work_at(c: Conv, density: float) -> Mapping[str, float]:
+    windows = Windows.of(c)
+    channels, (kh, kw) = c.x.shape[0], windows.kernel
+    full = windows.rows.all(axis=1).sum() * windows.columns.all(axis=1).sum()
+    unset = density * c.taps > unset_limit(c)
+    pixels, blocks = c.y.pixels, -(-c.weight.shape[0] // 32)
+    inputs = channels * int(windows.rows.sum()) * int(windows.columns.sum())
+    rows = density * inputs + (1 - 2 * density) * full * c.taps * unset
+    lists = len(windows.rows) * int(windows.columns.sum()) + pixels * (0.5 if c.cut else 0)
+    quads = rows / 4 + 0.625 * lists
+    used = {x for left in first_columns(c, windows) for x in range(left, left + (kw - 1) * c.dilations[1] + 1)}
+    listed = len(used & set(range(windows.image[2]))) * int(windows.rows.sum())  # pixels
+    twice = full / pixels if unset else 0
+    return {
+        "call": 1,
+        "pixel": pixels,
+        "tap": pixels * kw,
+        "column": listed / kh * (1 + twice),
+        "word": listed * unit(channels).words * (1 + twice),
+        "bit": listed * channels * (density + (1 - density) * twice),
+        "block": pixels * blocks,
+        "list": lists * blocks,
+        "quad": quads * blocks,
+        "carry": (quads / 4 + 0.375 * lists) * blocks,
+        "sum": 0 if c.cut else c.y.size,
+        **epilogue_work(c),
+    }
+
+
+def first_columns(op: Conv, windows: Windows) -> list[int]:
+    """The leftmost column of each window of a row."""
+    if is_column(op):
+        return [0]
+    return [x * op.strides[1] - op.pads[1] for x in range(len(windows.columns))]
 
 
 KERNELS = (

@@ -56,9 +56,9 @@ class Layers:
             self.outputs.append(Output(op.y.name, (1, *op.y.shape), op.y))
         return op.y
 
-    def binary(self) -> Tensor:
-        """The input's signs, about half of them +1."""
-        cut = self.cut(self.shape[0], 128 if self.elem is Elem.U8 else 0)
+    def binary(self, density: float = 0.5) -> Tensor:
+        """The input's signs, about this share of them +1."""
+        cut = self.cut(self.shape[0], round(256 * (1 - density)) - 128 * (self.elem is not Elem.U8))
         return self.add(Threshold(x=self.input, y=self.new(Elem.BIN, self.shape), cut=cut), output=False)
 
     def conv(
@@ -74,6 +74,7 @@ class Layers:
         groups: int = 1,
         storage: str = "",
         order: str = "conv",
+        density: float = 0.5,
     ) -> Tensor:
         """A convolution with a square kernel; kernel 0: one that covers all of x. With a `storage` its weights are real."""
         k = (kernel, kernel) if kernel else x.shape[1:]
@@ -99,6 +100,7 @@ class Layers:
                 storage=storage or "f32",
                 scales=(1 / 128,) * out if storage == "i8" else (),
                 order=order,
+                density=density,
             )
         )
 
@@ -174,6 +176,7 @@ def pooled(x: Tensor, kernel: int, stride: int, pad: int) -> tuple[int, int]:
 def programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
     """The layers to measure, many to a program, with the kernel to force."""
     yield from binary_programs(rng)
+    yield from sparse_programs(rng)
     yield from value_programs(rng)
     yield from real_programs(rng)
     yield from moving_programs(rng)
@@ -207,6 +210,26 @@ def binary_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
             g.conv(x, out, 0, bits=bits)
         g.conv(g.conv(g.conv(x, 300, 0), 40, 0), 20, 0)  # long and short rows in each program, as gcc omits the rest
         yield g.graph(), "binary_dense"
+
+
+def sparse_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
+    """Convolutions of bits of several densities."""
+    shapes = ((3, 12, 12), (16, 8, 8), (32, 8, 8), (50, 6, 7), (64, 6, 6), (128, 6, 6), (200, 4, 5), (256, 4, 4))
+    for shape in (*shapes, (64, 1, 1), (500, 1, 1), (1024, 1, 1)):
+        for density in (0.25, 0.35, 0.5, 0.9):
+            g = Layers(rng, Elem.U8, shape)
+            x = g.binary(density)
+            if shape[1] == 1:
+                for out, bits in ((32, True), (100, True), (256, True), (40, False)):
+                    g.conv(x, out, 0, bits=bits, density=density)
+            else:
+                g.conv(x, 32, 3, pad=1, density=density)
+                g.conv(x, 40, 3, bits=False, density=density)
+                g.conv(x, 128, 1, density=density)
+                g.conv(x, 64, 3, pad=1, stride=2, density=density)
+                g.conv(x, 128, 3, pad=1, density=density)
+                g.conv(x, 24, 0, density=density)
+            yield g.graph(), "sbs_conv"
 
 
 def value_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
