@@ -214,7 +214,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         }
     )
     used = [w for w in ("differing", "differing_masked", "rounded", "fold", "decide", "half") if f"{name}_{w}(" in body]
-    used += ["MULTIPLY_ADD"] * (f"{upper}_MULTIPLY_ADD(" in body)
+    used += [w for w in ("MULTIPLY_ADD", "MDFA") if f"{upper}_{w}(" in body]
     used += [w for w in ("count", "unpack", "list_down") if f"{name}_{w}(" in body]
     helpers = env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables)
     constants = [c for s in program.steps for c in s.parts.constants]

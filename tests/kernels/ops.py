@@ -218,6 +218,10 @@ def grouped_conv(rng: np.random.Generator) -> Op:
     return grouped(rng, Elem.BIN)
 
 
+def depthwise_conv(rng: np.random.Generator) -> Op:
+    return conv(rng, Elem.BIN, 1, 1, groups=channels(rng))
+
+
 def value_conv(rng: np.random.Generator) -> Op:
     elem = pick(rng, *VALUES)
     return grouped(rng, elem) if rng.random() < 0.3 else conv(rng, elem)
@@ -455,6 +459,7 @@ MAKERS: dict[str, Callable[[np.random.Generator], Op]] = {
     "sbs_conv": binary_conv,
     "binary_dense": binary_dense,
     "grouped_conv": grouped_conv,
+    "depthwise_conv": depthwise_conv,
     "value_conv": value_conv,
     "table_conv": table_conv,
     "real_conv": real_conv,

@@ -1,0 +1,91 @@
+"""Depthwise convolution of bits: the products of 32 channels are one xor, and bit-sliced adders count those that are +1."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bnncc.kernels.base import Kernel, epilogue, epilogue_work
+from bnncc.kernels.binary import conv, refuse_values
+from bnncc.kernels.sbs import Windows, sliced, variant_of, variants
+from bnncc.layout import DTYPES, pack_bits, unit
+from bnncc.ops import Conv
+from bnncc.program import Constant, Parts
+from bnncc.tensor import Op
+
+MOST_TAPS = 49
+
+
+def refuse(op: Op) -> str:
+    c = conv(op)
+    if reason := refuse_values(c):
+        return reason
+    if c.groups != c.x.shape[0] or c.weight.shape[0] != c.groups:
+        return "it is not depthwise with one output a channel"
+    if c.sparse:
+        return "its windows have taps between the input's pixels"
+    if c.cut is not None and (c.cut.inverts != c.cut.inverts[0]).any():
+        return "the direction of its thresholds changes from pixel to pixel"
+    if c.taps > MOST_TAPS:
+        return f"its window of {c.taps} inputs is too large to be written out"
+    return "" if len(variants(c, Windows.of(c)).valid) <= 120 else "its windows have too many kinds of border"
+
+
+def build(op: Op, name: str) -> Parts:
+    c = conv(op)
+    channels, taps = c.x.shape[0], c.taps
+    kinds = variants(c, Windows.of(c))
+    flipped = np.zeros(channels, bool) if c.cut is None else c.cut.inverts[0]
+    weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)[:, 0].reshape(channels, *kinds.valid.shape[1:])
+    valid = kinds.valid.sum(axis=(1, 2))[:, None]
+    outside = c.pad_value * np.einsum("oyx,vyx->vo", weight.astype(np.int64), ~kinds.valid)
+    wrong = np.einsum("oyx,vyx->vo", (weight < 0).astype(np.int64), ~kinds.valid)  # taps outside, which read 0, are counted so often
+    u = unit(channels)
+    negated = pack_bits(np.ascontiguousarray(weight.reshape(channels, taps).T < 0), u)  # [taps, words]; padding bits: 0
+    arrays = [Constant(f"{name}_weights", u.c_type, negated)]
+    constants, params = epilogue(c, name)
+    if c.cut is not None:
+        level = c.cut.levels[kinds.cuts]
+        level = np.where(flipped, 1 - level, level)
+        least = np.clip(-(-(level + valid - outside) // 2), 0, valid + 1)  # the bit: so many products are +1
+        planes = taps.bit_length() + 1
+        start = (1 << planes - 1) - least - wrong  # the last plane is reached when `least` is
+    else:
+        planes = taps.bit_length()
+        start = np.zeros((len(kinds.valid), channels), np.int64)
+        base = outside - valid - 2 * wrong
+        kind = "int16_t" if np.abs(base).max() < 1 << 15 else "int32_t"
+        arrays += [Constant(f"{name}_base", kind, base.astype(DTYPES[kind])), *constants]
+        params = {**params, "base_type": kind}
+    planes = max(planes, 2)
+    arrays.append(Constant(f"{name}_start", "uint32_t", sliced(start, planes)))
+    variant, lookup = variant_of(kinds, name)
+    numbers = {"planes": planes, "bits": c.cut is not None, "variants": len(kinds.valid), "variant": variant}
+    return Parts((*arrays, *lookup), (), {**params, **numbers})
+
+
+def work(op: Op) -> Mapping[str, float]:
+    c = conv(op)
+    words, pixels = unit(c.x.shape[0]).words, c.y.pixels
+    return {
+        "call": 1,
+        "pixel": pixels,
+        "tap": pixels * c.taps,
+        "word": pixels * words,
+        "quad": c.taps // 4 * pixels * words,
+        "single": c.taps % 4 * pixels * words,
+        "sum": 0 if c.cut else c.y.size,
+        **epilogue_work(c),
+    }
+
+
+KERNELS = (
+    Kernel(
+        "depthwise_conv",
+        "xor and bit-sliced adders, 32 channels at a time",
+        (Conv,),
+        "depthwise_conv.c.j2",
+        refuse,
+        build,
+        work,
+    ),
+)
