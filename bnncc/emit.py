@@ -48,6 +48,12 @@ def linear(variable: str, factor: int, offset: int = 0) -> str:
     return product if offset == 0 else f"{product} {'+' if offset > 0 else '-'} {abs(offset)}"
 
 
+def gray_walk(bits: int) -> list[tuple[int, int, bool]]:
+    """The Gray codes of so many bits, each with the bit that the step to it flips and whether it is set then."""
+    codes = [(n ^ n >> 1, (n & -n).bit_length() - 1) for n in range(1 << bits)]
+    return [(code, bit, bool(code >> max(bit, 0) & 1)) for code, bit in codes]
+
+
 @cache
 def environment() -> jinja2.Environment:
     made = jinja2.Environment(
@@ -58,7 +64,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    made.globals["linear"] = linear
+    made.globals.update(linear=linear, gray_walk=gray_walk)
     return made
 
 
@@ -215,7 +221,8 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     )
     used = [w for w in ("differing", "differing_masked", "rounded", "fold", "decide", "half") if f"{name}_{w}(" in body]
     used += [w for w in ("MULTIPLY_ADD", "MDFA") if f"{upper}_{w}(" in body]
-    used += [w for w in ("count", "unpack", "list_down") if f"{name}_{w}(" in body]
+    used += ["NOINLINE"] * (f"{upper}_NOINLINE" in body)
+    used += [w for w in ("count", "unpack", "list_down", *(f"sums{k}" for k in range(3, 7))) if f"{name}_{w}(" in body]
     helpers = env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables)
     constants = [c for s in program.steps for c in s.parts.constants]
     shared = {

@@ -1,6 +1,6 @@
 """All kernels. To add one: a Kernel value in a module here, its template in templates/kernels, its costs in targets/cores."""
 
-from bnncc.kernels import binary, depthwise, moves, norms, sbs, simple, values
+from bnncc.kernels import binary, depthwise, moves, norms, pairs, sbs, simple, values
 from bnncc.kernels.base import Kernel
 
-KERNELS: tuple[Kernel, ...] = (*binary.KERNELS, *sbs.KERNELS, *depthwise.KERNELS, *values.KERNELS, *moves.KERNELS, *norms.KERNELS, *simple.KERNELS)
+KERNELS: tuple[Kernel, ...] = (*binary.KERNELS, *sbs.KERNELS, *depthwise.KERNELS, *pairs.KERNELS, *values.KERNELS, *moves.KERNELS, *norms.KERNELS, *simple.KERNELS)

@@ -231,6 +231,10 @@ def table_conv(rng: np.random.Generator) -> Op:
     return conv(rng, pick(rng, *VALUES[:-1]))
 
 
+def pair_conv(rng: np.random.Generator) -> Op:
+    return conv(rng, pick(rng, *VALUES[:-1]), int(rng.integers(1, 5)))
+
+
 def real_conv(rng: np.random.Generator) -> Op:
     elem = pick(rng, Elem.F32, *Elem)
     return grouped(rng, elem, real=True) if rng.random() < 0.3 else conv(rng, elem, real=True)
@@ -462,6 +466,7 @@ MAKERS: dict[str, Callable[[np.random.Generator], Op]] = {
     "depthwise_conv": depthwise_conv,
     "value_conv": value_conv,
     "table_conv": table_conv,
+    "pair_conv": pair_conv,
     "real_conv": real_conv,
     "threshold": threshold,
     "bit_pool": bit_pool,

@@ -1,0 +1,135 @@
+"""First layers: sums of integer inputs with -1/+1 weights from tables, two pixels in the 16-bit halves of a word."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bnncc.kernels.base import Kernel
+from bnncc.kernels.binary import conv
+from bnncc.kernels.values import centred, refuse_table, zero_constants
+from bnncc.ops import Conv
+from bnncc.program import Constant, Parts
+from bnncc.tensor import Op
+
+NARROW, WIDE = 4, 6  # bits that index a table
+ENTRY, LOOKUP, WORD = 2.3, 3.0, 2.0  # what they take, relative to each other (cycles on a Cortex-M4)
+
+
+def refuse(op: Op) -> str:
+    c = conv(op)
+    if reason := refuse_table(op):
+        return reason
+    if c.cut is None:
+        return "its sums are not compared with thresholds"
+    if len(c.cut.levels) > 1:
+        return "its thresholds change from pixel to pixel"
+    if c.sparse or c.dilations[1] > 1:
+        return "the columns of its windows are not side by side"
+    if c.y.shape[2] < 2:
+        return "a row has one output pixel only"
+    return "" if 2 * c.bound < 1 << 15 else f"its sums reach {c.bound}, too much for 16-bit halves"
+
+
+def widths(op: Conv) -> list[int]:
+    """The bits of each table's index: the division of the inputs that costs least."""
+    o, taps = op.weight.shape[0], max(3, op.taps)
+
+    def made(limit: int) -> list[int]:
+        n = -(-taps // limit)
+        least, more = divmod(max(taps, 3 * n), n)
+        return [least + (k < more) for k in range(n)]
+
+    def cycles(w: list[int]) -> float:
+        return sum(ENTRY * 2**k + LOOKUP * o for k in w) + WORD * o * len(words(w))
+
+    return min((made(limit) for limit in range(NARROW, WIDE + 1)), key=cycles)
+
+
+def words(sizes: list[int]) -> list[list[int]]:
+    """Tables whose bits share a word of weights, in order."""
+    out: list[list[int]] = [[]]
+    for size in sizes:
+        if sum(out[-1]) + size > 32:
+            out.append([])
+        out[-1].append(size)
+    return out
+
+
+def build(op: Op, name: str) -> Parts:
+    c = conv(op)
+    assert c.cut is not None
+    o = c.weight.shape[0]
+    flipped = c.cut.inverts[0]
+    weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)
+    level = np.clip(np.where(flipped, 1 - c.cut.levels[0], c.cut.levels[0]), -c.bound, c.bound + 1)
+    signs = (weight > 0).transpose(0, 3, 2, 1).reshape(o, -1)  # (kx, ky, c)
+    sizes = widths(c)
+    rows = np.zeros((-(-o // 16) * 16, 1 + len(words(sizes))), np.uint32)
+    rows[:o, 0] = (32768 - level) * 65537
+    lookups: list[list[tuple[int, int, int]]] = []
+    tables: list[tuple[int, int, int]] = []
+    at = entry = 0
+    for k, word in enumerate(words(sizes)):
+        shift = 0
+        lookups.append([])
+        for size in word:
+            part = signs[:, at : at + size].astype(np.uint32)
+            rows[:o, 1 + k] |= (part << np.arange(shift, shift + part.shape[1], dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+            lookups[-1].append((entry, shift, 1 << size))
+            tables.append((at, size, entry))
+            at, entry, shift = at + size, entry + (1 << size), shift + size
+    columns = (-(-c.y.shape[2] // 2) * 2 - 1) * c.strides[1] + c.kernel[1]
+    inside = c.padded or columns - c.pads[1] > c.x.shape[2]
+    return Parts(
+        (Constant(f"{name}_weights", "uint32_t", rows), *zero_constants(c, name)),
+        (
+            ("strip", "int16_t", columns * c.kernel[0] * c.x.shape[0] + max(0, 3 - c.taps)),
+            ("pair", "uint32_t", at),
+            ("table", "uint32_t", entry),
+        ),
+        {
+            **centred(c),
+            "patch_type": "int16_t",
+            "taps": c.taps,
+            "padding": at - c.taps,
+            "columns": columns,
+            "edged": inside,
+            "lookups": lookups,
+            "tables": tables,
+            "row": rows.shape[1],
+            "mask": f"0x{(1 << o % 32) - 1:x}u",
+        },
+    )
+
+
+def work(op: Op) -> Mapping[str, float]:
+    c = conv(op)
+    sizes = widths(c)
+    rows, pairs, sixteens = c.y.shape[1], -(-c.y.shape[2] // 2), -(-c.weight.shape[0] // 16)
+    columns = (2 * pairs - 1) * c.strides[1] + c.kernel[1]
+    return {
+        "call": 1,
+        "row": rows,
+        "pixel": rows * columns * c.kernel[0],
+        "input": rows * columns * c.kernel[0] * c.x.shape[0],
+        "pair": rows * pairs,
+        "tap": rows * pairs * c.taps,
+        "table": rows * pairs * len(sizes),
+        "entry": rows * pairs * sum(1 << k for k in sizes),
+        "sixteen": rows * pairs * sixteens,
+        "word": 16 * rows * pairs * sixteens * len(words(sizes)),
+        "lookup": 16 * rows * pairs * sixteens * len(sizes),
+    }
+
+
+KERNELS = (
+    Kernel(
+        "pair_conv",
+        "lookups in tables of partial sums, two pixels at a time",
+        (Conv,),
+        "pair_conv.c.j2",
+        refuse,
+        build,
+        work,
+    ),
+)
