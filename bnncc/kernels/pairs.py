@@ -11,7 +11,7 @@ from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Op
 
-NARROW, WIDE = 4, 6  # bits that index a table
+LEAST, NARROW, WIDE = 3, 4, 6  # bits that index a table
 ENTRY, LOOKUP, WORD = 2.3, 3.0, 2.0  # what they take, relative to each other (cycles on a Cortex-M4)
 
 
@@ -25,6 +25,8 @@ def refuse(op: Op) -> str:
         return "its thresholds change from pixel to pixel"
     if c.sparse or c.dilations[1] > 1:
         return "the columns of its windows are not side by side"
+    if c.taps < LEAST:
+        return f"its windows have {c.taps} inputs only"
     if c.y.shape[2] < 2:
         return "a row has one output pixel only"
     return "" if 2 * c.bound < 1 << 15 else f"its sums reach {c.bound}, too much for 16-bit halves"
@@ -32,17 +34,17 @@ def refuse(op: Op) -> str:
 
 def widths(op: Conv) -> list[int]:
     """The bits of each table's index: the division of the inputs that costs least."""
-    o, taps = op.weight.shape[0], max(3, op.taps)
+    o, taps = op.weight.shape[0], op.taps
 
     def made(limit: int) -> list[int]:
         n = -(-taps // limit)
-        least, more = divmod(max(taps, 3 * n), n)
+        least, more = divmod(taps, n)
         return [least + (k < more) for k in range(n)]
 
     def cycles(w: list[int]) -> float:
         return sum(ENTRY * 2**k + LOOKUP * o for k in w) + WORD * o * len(words(w))
 
-    return min((made(limit) for limit in range(NARROW, WIDE + 1)), key=cycles)
+    return min((w for w in map(made, range(NARROW, WIDE + 1)) if w[-1] >= LEAST), key=cycles)
 
 
 def words(sizes: list[int]) -> list[list[int]]:
@@ -79,21 +81,19 @@ def build(op: Op, name: str) -> Parts:
             tables.append((at, size, entry))
             at, entry, shift = at + size, entry + (1 << size), shift + size
     columns = (-(-c.y.shape[2] // 2) * 2 - 1) * c.strides[1] + c.kernel[1]
-    inside = c.padded or columns - c.pads[1] > c.x.shape[2]
     return Parts(
         (Constant(f"{name}_weights", "uint32_t", rows), *zero_constants(c, name)),
         (
-            ("strip", "int16_t", columns * c.kernel[0] * c.x.shape[0] + max(0, 3 - c.taps)),
-            ("pair", "uint32_t", at),
+            ("strip", "int16_t", columns * c.kernel[0] * c.x.shape[0]),
             ("table", "uint32_t", entry),
         ),
         {
             **centred(c),
             "patch_type": "int16_t",
             "taps": c.taps,
-            "padding": at - c.taps,
             "columns": columns,
-            "edged": inside,
+            "edged": c.padded or columns - c.pads[1] > c.x.shape[2],
+            "edged_rows": c.reach[0] > 0 or c.reach[2] > 0,
             "lookups": lookups,
             "tables": tables,
             "row": rows.shape[1],
@@ -110,7 +110,7 @@ def work(op: Op) -> Mapping[str, float]:
     return {
         "call": 1,
         "row": rows,
-        "pixel": rows * columns * c.kernel[0],
+        "line": rows * c.kernel[0] * c.x.shape[0],
         "input": rows * columns * c.kernel[0] * c.x.shape[0],
         "pair": rows * pairs,
         "tap": rows * pairs * c.taps,

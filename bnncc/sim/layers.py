@@ -177,6 +177,8 @@ def programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
     """The layers to measure, many to a program, with the kernel to force."""
     yield from binary_programs(rng)
     yield from sparse_programs(rng)
+    yield from pair_programs(rng)
+    yield from depthwise_programs(rng)
     yield from value_programs(rng)
     yield from real_programs(rng)
     yield from moving_programs(rng)
@@ -230,6 +232,28 @@ def sparse_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
                 g.conv(x, 128, 3, pad=1, density=density)
                 g.conv(x, 24, 0, density=density)
             yield g.graph(), "sbs_conv"
+
+
+def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
+    """First layers."""
+    for elem, shape in ((Elem.U8, (1, 14, 14)), (Elem.U8, (3, 10, 10)), (Elem.I8, (2, 9, 8)), (Elem.U8, (6, 7, 7))):
+        g = Layers(rng, elem, shape)
+        for out, kernel, stride in ((16, 3, 1), (32, 3, 1), (128, 3, 1), (64, 3, 2), (20, 5, 1), (64, 2, 1), (40, 5, 2)):
+            if shape[0] * kernel**2 < 100:
+                g.conv(g.input, out, kernel, pad=kernel // 2, stride=stride)
+        g.conv(g.input, 32, 3)
+        yield g.graph(), "pair_conv"
+
+
+def depthwise_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
+    for shape in ((8, 8, 8), (24, 6, 6), (64, 6, 6), (128, 8, 8)):
+        g = Layers(rng, Elem.U8, shape)
+        x = g.binary()
+        for kernel in (2, 3, 5):
+            g.conv(x, shape[0], kernel, pad=kernel // 2, groups=shape[0])
+            g.conv(x, shape[0], kernel, groups=shape[0], bits=False)
+        g.conv(x, shape[0], 3, pad=1, stride=2, groups=shape[0])
+        yield g.graph(), "depthwise_conv"
 
 
 def value_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
