@@ -23,7 +23,7 @@ TOOLS = (
     ),
     (
         "qemu-system-arm",
-        "verify and measure in the simulator; simulated boards",
+        "verify, measure and cycles in the simulator; simulated boards",
         "sudo apt-get install qemu-system-arm",
     ),
 )

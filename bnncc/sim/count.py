@@ -21,16 +21,22 @@ from bnncc.target import Machine
 
 IDLE = 0xFFFFFFFF  # BNNCC_MARK_IDLE of mark.h
 SOURCE = Path(__file__).with_name("plugin.c")
-_RECORD = np.dtype([("run", "<u4"), ("from", "<u4"), ("to", "<u4"), ("count", "<u8")])
+FLASH, OTHER = 1, 2  # of Node.accessed
+_RECORD = np.dtype([("run", "<u4"), ("from", "<u4"), ("to", "<u4"), ("count", "<u8"), ("waited", "<u8")])
 
 
 @dataclass(frozen=True)
 class Node:
-    """A straight piece of code, as executed in one region."""
+    """A straight piece of code, as executed in one region and with certain accesses to memory."""
 
     region: int
     address: int
     code: bytes
+    accesses: int  # two bits for each instruction
+
+    def accessed(self, index: int) -> int:
+        """Which memory instruction `index` accessed: FLASH, OTHER or both, 0 if none or if it was skipped."""
+        return self.accesses >> 2 * index & 3
 
     @property
     def end(self) -> int:
@@ -41,8 +47,9 @@ class Node:
 class Counts:
     """How often the program went from node to node.
 
-    `edges` is a structured array [E] with the fields run, from, to (indices into `nodes`) and count. In every run the
-    first edge comes from a node of the region IDLE and the last one goes to one; nothing else in IDLE is counted.
+    `edges` is a structured array [E] with the fields run, from, to (indices into `nodes`), count, and waited (cycles).
+    In every run the first edge comes from a node of the region IDLE and the last one goes to one, unless the program
+    ended before; nothing else in IDLE is counted.
     """
 
     nodes: tuple[Node, ...]
@@ -123,21 +130,32 @@ def plugin(source: Path = SOURCE) -> Path:
 
 
 def count_elf(
-    elf: Path, machine: Machine, marks: Sequence[tuple[int, int]], *, cwd: Path, timeout: float = 600
+    elf: Path,
+    machine: Machine,
+    marks: Sequence[tuple[int, int]] | None = None,
+    *,
+    function: int | None = None,
+    cwd: Path,
+    timeout: float = 600,
 ) -> tuple[Run, Counts]:
     """Run `elf` as `run_elf` does, and count.
 
     `marks` are (address, region): executing the instruction there enters the region; of several marks at one address
-    the last one holds. A run begins where IDLE is left and ends where it is entered.
+    the last one holds. A run begins where IDLE is left and ends where it is entered. Without marks there is one run and
+    the region 0: all calls of the function at the address `function` with all that they call, or the whole program.
     """
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
-        files = {name: Path(scratch) / name for name in ("marks", "nodes", "edges")}
-        files["marks"].write_text("".join(f"{address:x} {region:x}\n" for address, region in dict(marks).items()))
-        options = [f"{name}={path}" for name, path in files.items()]
+        nodes_file, edges_file, marks_file = (Path(scratch) / name for name in ("nodes", "edges", "marks"))
+        options = [f"nodes={nodes_file}", f"edges={edges_file}", "flash={:x}:{:x}".format(*machine.flash)]
+        if marks is not None:
+            marks_file.write_text("".join(f"{address:x} {region:x}\n" for address, region in dict(marks).items()))
+            options.append(f"marks={marks_file}")
+        elif function is not None:
+            options.append(f"function={function:x}")
         run = run_elf(elf, machine, cwd=cwd, plugin_args=[str(plugin()), *options], timeout=timeout)
         nodes = []
-        for line in files["nodes"].read_text().splitlines():
-            region, address, code = line.split()
-            nodes.append(Node(int(region, 16), int(address, 16), bytes.fromhex(code)))
-        edges = np.fromfile(files["edges"], _RECORD)
+        for line in nodes_file.read_text().splitlines():
+            region, address, accesses, code = line.split(" ")
+            nodes.append(Node(int(region, 16), int(address, 16), bytes.fromhex(code), int(accesses, 16)))
+        edges = np.fromfile(edges_file, _RECORD)
     return run, Counts(tuple(nodes), edges, int(edges["run"].max()) + 1 if len(edges) else 0)

@@ -12,11 +12,13 @@ from onnx import helper as h
 import bnncc
 from bnncc.cli import info
 from bnncc.codes import CODES
+from bnncc.sim.build import build_elf
+from bnncc.target import cores
 from tests.nets import Net
 
 
 def test_help_of_every_command_has_an_example(run):
-    commands = ("compile", "verify", "measure", "flash", "targets", "explain", "doctor")
+    commands = ("compile", "verify", "measure", "cycles", "flash", "targets", "explain", "doctor")
     top = run("--help")
     for command in commands:
         assert command in top.out
@@ -331,3 +333,47 @@ def test_bad_values_of_options(run, ternary, command, option, value):
     assert done.code == 2
     assert option in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "main.c").write_text(
+        "static int square(int x);\n"
+        "__attribute__((noinline)) static int square(int x) { return x * x; }\n"
+        "int main(void) { volatile int x = 3; x = square(x); x = square(x); return x != 81; }\n"
+    )
+    core = cores()["cortex-m4"]
+    return build_elf([tmp_path / "main.c"], core, core.machines[0], tmp_path / "program.elf")
+
+
+def test_cycles_of_a_program(run, program):
+    done = run("cycles", program)
+    assert done.code == 0
+    for word in ("square", "main", "start", "counted exactly on QEMU mps2-an386", "estimated, zero wait states"):
+        assert word in done.out
+    found = json.loads(run("cycles", program, "--json").out)
+    assert found["ok"] is True
+    assert found["cycle_model"] == "estimated, zero wait states (Cortex-M4 rules)"
+    square = next(f for f in found["functions"] if f["name"] == "square")
+    assert (square["calls"], square["instructions"], square["cycles"]) == (2, 4, 6)
+    assert found["cycles"] == sum(f["cycles"] for f in found["functions"])
+
+
+def test_cycles_of_one_function(run, program):
+    assert (
+        "2 calls from outside; a call takes 3.0 cycles itself, 3.0 with" in run("cycles", program, "-s", "square").out
+    )
+    main = json.loads(run("cycles", program, "-s", "main", "--json").out)
+    assert main["symbol"]["calls"] == 1
+    assert main["symbol"]["inclusive"]["instructions"] == main["symbol"]["self"]["instructions"] + 4
+    assert main["symbol"]["inclusive"]["cycles_per_call"] == main["cycles"]
+    assert {f["name"] for f in main["functions"]} == {"main", "square"}
+    assert "was not called" in run("cycles", program, "-s", "fault").out
+
+
+def test_cycles_refuses(run, program, tmp_path):
+    usage(run, "cycles", program, "--target", "cortex-m0", code="E0410")
+    usage(run, "cycles", tmp_path / "main.c", code="E0410")
+    usage(run, "cycles", program, "--symbol", "squares", code="E0411")
+    usage(run, "cycles", program, "--target", "nothing", code="E0401")
+    assert json.loads(run("cycles", program, "-s", "squares", "--json").out)["diagnostics"][0]["code"] == "E0411"
