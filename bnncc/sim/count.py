@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bnncc.errors import ToolError
 from bnncc.sim.build import last_lines, tool
 from bnncc.sim.qemu import EMULATOR, Run, run_elf
-from bnncc.target import Machine
+from bnncc.target import Flash, Machine
 
 IDLE = 0xFFFFFFFF  # BNNCC_MARK_IDLE of mark.h
 SOURCE = Path(__file__).with_name("plugin.c")
@@ -56,8 +56,8 @@ class Counts:
     edges: NDArray[Any]
     runs: int
 
-    def per_run(self, values: NDArray[Any], side: str, regions: int) -> NDArray[np.int64]:
-        """[runs, regions]: the sum of count × value over the edges, `values` being [E].
+    def per_run(self, totals: NDArray[Any], side: str, regions: int) -> NDArray[np.int64]:
+        """[runs, regions]: the sum of `totals` [E] over the edges.
 
         An edge belongs to the region of its node at `side`: "to" (entered) or "from" (left); IDLE is left out.
         """
@@ -66,13 +66,17 @@ class Counts:
         counted = region != IDLE
         cells = self.edges["run"].astype(np.int64)[counted] * regions + region[counted]
         total = np.zeros(self.runs * regions, np.int64)
-        np.add.at(total, cells, self.edges["count"].astype(np.int64)[counted] * values[counted])
+        np.add.at(total, cells, totals.astype(np.int64)[counted])
         return total.reshape(self.runs, regions)
+
+    def waited(self, regions: int) -> NDArray[np.int64]:
+        """[runs, regions]: cycles spent waiting for flash."""
+        return self.per_run(self.edges["waited"], "to", regions)
 
     def instructions(self, regions: int) -> NDArray[np.int64]:
         """[runs, regions]: instructions executed, exact. A skipped instruction of an IT block counts."""
         length = np.array([_instructions(node.code) for node in self.nodes], np.int64)
-        return self.per_run(length[self.edges["to"]], "to", regions)
+        return self.per_run(self.edges["count"].astype(np.int64) * length[self.edges["to"]], "to", regions)
 
 
 def _instructions(code: bytes) -> int:
@@ -103,7 +107,8 @@ def plugin(source: Path = SOURCE) -> Path:
     """The plugin as a shared library, compiled on first use. Raises ToolError E0501 (no gcc, no QEMU) or E0507."""
     says = subprocess.run([tool(EMULATOR), "--version"], capture_output=True, text=True, check=False).stdout
     api = plugin_api(says)
-    name = f"plugin-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}-{api}.so"
+    code = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
+    name = f"plugin-{hashlib.sha256(code).hexdigest()[:16]}-{api}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bnncc"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +140,7 @@ def count_elf(
     marks: Sequence[tuple[int, int]] | None = None,
     *,
     function: int | None = None,
+    flash: Flash | None = None,
     cwd: Path,
     timeout: float = 600,
 ) -> tuple[Run, Counts]:
@@ -143,6 +149,7 @@ def count_elf(
     `marks` are (address, region): executing the instruction there enters the region; of several marks at one address
     the last one holds. A run begins where IDLE is left and ends where it is entered. Without marks there is one run and
     the region 0: all calls of the function at the address `function` with all that they call, or the whole program.
+    With `flash` the cycles spent waiting for it are simulated; without it they are 0.
     """
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
         nodes_file, edges_file, marks_file = (Path(scratch) / name for name in ("nodes", "edges", "marks"))
@@ -152,6 +159,14 @@ def count_elf(
             options.append(f"marks={marks_file}")
         elif function is not None:
             options.append(f"function={function:x}")
+        if flash is not None:
+            options += [
+                f"wait={flash.wait_states}",
+                f"line={flash.line_bytes}",
+                f"prefetch={flash.prefetch:d}",
+                f"instruction_lines={flash.instruction_lines}",
+                f"data_lines={flash.data_lines}",
+            ]
         run = run_elf(elf, machine, cwd=cwd, plugin_args=[str(plugin()), *options], timeout=timeout)
         nodes = []
         for line in nodes_file.read_text().splitlines():

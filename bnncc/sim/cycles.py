@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bnncc.sim.count import Counts, Node
 from bnncc.sim.decode import Insn, Kind, executed
-from bnncc.target import Core, cores
+from bnncc.target import Core, Flash, cores
 
 _HISTORY = 4  # instructions before a block that its own timing can depend on
 
@@ -51,6 +51,10 @@ class Timing:
     def statement(self) -> str:
         """How to label every figure that comes from here."""
         return f"estimated, zero wait states ({self.name})"
+
+    def waiting(self, flash: Flash) -> str:
+        """How to label the figures with the cycles spent waiting for `flash`."""
+        return f"estimated, {flash} ({self.name})"
 
     def straight(self, insns: tuple[Insn, ...], start: int, jumped: bool) -> list[int]:
         """The cycles of each of `insns[start:]`, no branch taken, after `insns[:start]`, the last of these jumping or not."""
@@ -113,7 +117,10 @@ class Timing:
         nodes = [(counts.nodes[pair["from"]], counts.nodes[pair["to"]]) for pair in pairs]
         entering = np.array([sum(self.entering(a, b)) for a, b in nodes], np.int64)
         leaving = np.array([self.leaving(a, b) for a, b in nodes], np.int64)
-        return counts.per_run(entering[index], "to", regions) + counts.per_run(leaving[index], "from", regions)
+        times = counts.edges["count"].astype(np.int64)
+        return counts.per_run(times * entering[index], "to", regions) + counts.per_run(
+            times * leaving[index], "from", regions
+        )
 
     def entering(self, before: Node, node: Node) -> list[int]:
         """The cycles of each instruction of `node` after `before`, without what its last branch costs when taken."""

@@ -11,15 +11,13 @@
  * A node is a block, a region, and for each of the block's instructions which memory it accessed: none (a conditional
  * load that was skipped), flash, or another. Edges run between nodes.
  *
- *   flash=ORIGIN:BYTES  where flash lies, hexadecimal
  *   nodes=FILE          written: lines "REGION ADDRESS ACCESSES CODE" in the order of their ids 0, 1, ...; hexadecimal,
  *                       CODE as in memory; in ACCESSES bit 2i says that instruction i accessed flash, bit 2i + 1
  *                       that it accessed other memory
  *   edges=FILE          written: struct record, one for each edge that was executed in a run; a run's first edge comes
  *                       from an idle node and its last one goes to one, unless the program ends before
  *
- * With wait states, the time spent waiting for flash is simulated too: see "flash" below.
- *   wait=N,line=BYTES,prefetch=0|1,instruction_lines=N,data_lines=N
+ * The options for flash, and for the time spent waiting for it, are those of flash.h.
  *
  * Distributions carry no qemu-plugin.h, so the entry points used are declared here. PLUGIN_API is 1 for QEMU up to 8 or
  * 3 from 9.1 on; of what is used here they differ in qemu_plugin_insn_data. */
@@ -30,6 +28,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "flash.h"
 
 typedef uint64_t plugin_id;
 struct qemu_plugin_tb;
@@ -93,12 +93,12 @@ struct record {
 static struct mark *marks;
 static size_t mark_count;
 static bool follows_function;
-static uint32_t function, flash_origin, flash_bytes;
+static uint32_t function;
 static uint32_t region = IDLE, run, node_count;
 
 static struct block outside, *current = &outside; /* executed last; `outside` before all */
 static uint32_t current_region = IDLE;
-static uint64_t accesses, waited;           /* of the current block, so far */
+static uint64_t accesses;                   /* of the current block, so far; `waited` too */
 static struct node *previous;               /* executed before it; NULL while idle */
 static struct block *idle_block = &outside; /* executed last while idle */
 static uint64_t idle_accesses;
@@ -220,10 +220,10 @@ static void follow_calls(const struct block *block)
     }
 }
 
-static void on_block(unsigned cpu, void *data)
+static void on_block(unsigned cpu, void *executed)
 {
     (void)cpu;
-    struct block *block = data;
+    struct block *block = executed;
     end_block();
     if (block->mark != NULL)
         region = block->mark->region;
@@ -234,12 +234,25 @@ static void on_block(unsigned cpu, void *data)
     accesses = waited = 0;
 }
 
+static void on_instruction(unsigned cpu, void *address)
+{
+    (void)cpu;
+    fetch((uint32_t)(uintptr_t)address);
+    now++;
+}
+
+static void on_second_half(unsigned cpu, void *address)
+{
+    (void)cpu;
+    fetch((uint32_t)(uintptr_t)address);
+}
+
 static void on_access(unsigned cpu, uint32_t info, uint64_t address, void *shift)
 {
     (void)cpu;
     (void)info;
-    const bool in_flash = (uint32_t)address - flash_origin < flash_bytes;
-    accesses |= (uint64_t)(in_flash ? FLASH : OTHER) << (uintptr_t)shift;
+    accesses |= (uint64_t)(in_flash((uint32_t)address) ? FLASH : OTHER) << (uintptr_t)shift;
+    access_memory((uint32_t)address);
 }
 
 static const struct mark *mark_at(uint32_t address)
@@ -289,6 +302,12 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
             index = 0;
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_block, QEMU_PLUGIN_CB_NO_REGS, block);
         }
+        if (wait_states != 0) {
+            void *first = (void *)(uintptr_t)address, *second = (void *)(uintptr_t)(address + 2);
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, on_instruction, QEMU_PLUGIN_CB_NO_REGS, first);
+            if (size == 4)
+                qemu_plugin_register_vcpu_insn_exec_cb(insn, on_second_half, QEMU_PLUGIN_CB_NO_REGS, second);
+        }
         memcpy(block->code + (block->end - block->address), code, size);
         block->end += (uint32_t)size;
         block->calls = is_call(code, size);
@@ -297,10 +316,10 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
     }
 }
 
-static void at_exit(plugin_id id, void *data)
+static void at_exit(plugin_id id, void *unused)
 {
     (void)id;
-    (void)data;
+    (void)unused;
     end_block();
     if (counted != NULL)
         end_run();
@@ -346,13 +365,13 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
             nodes_name = strdup(argv[i] + 6);
         } else if (strncmp(argv[i], "edges=", 6) == 0) {
             edges_file = fopen(argv[i] + 6, "wb");
-        } else if (sscanf(argv[i], "flash=%" SCNx32 ":%" SCNx32, &flash_origin, &flash_bytes) != 2) {
+        } else if (!flash_option(argv[i])) {
             fprintf(stderr, "bnncc plugin: unknown option %s\n", argv[i]);
             return -1;
         }
     }
-    if (nodes_name == NULL || edges_file == NULL) {
-        fputs("bnncc plugin: needs nodes=FILE,edges=FILE\n", stderr);
+    if (nodes_name == NULL || edges_file == NULL || !flash_begin()) {
+        fputs("bnncc plugin: needs nodes=FILE,edges=FILE, and line=BYTES with wait=N\n", stderr);
         return -1;
     }
     if (!marked && !follows_function)

@@ -14,7 +14,7 @@ from bnncc.sim.count import IDLE, Counts, count_elf
 from bnncc.sim.cycles import Timing
 from bnncc.sim.decode import executed
 from bnncc.sim.elf import Function, architecture, functions, segments
-from bnncc.target import Core, Machine
+from bnncc.target import Core, Flash, Machine
 
 NO_FUNCTION = "(none)"  # code that no symbol covers
 _ARMV6M = (0, 11, 12)  # Tag_CPU_arch
@@ -29,7 +29,8 @@ class Row:
     address: int | None
     calls: int = 0
     instructions: int = 0
-    cycles: int = 0
+    cycles: int = 0  # zero wait states
+    waited: int = 0  # cycles more, waiting for flash
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Profile:
     machine: str
     note: str  # what is special about the machine, or ""
     model: str  # the label that every figure in cycles must carry
+    waiting: str | None  # that of figures with the cycles waited for flash, None if none was given
     output: str  # what the program printed
     rows: list[Row]  # of all functions that ran, the most cycles first
     calls: int
@@ -51,20 +53,28 @@ class Profile:
     def cycles(self) -> int:
         return sum(row.cycles for row in self.rows)
 
+    @property
+    def waited(self) -> int:
+        return sum(row.waited for row in self.rows)
 
-def profile(elf: Path, core: Core, *, symbol: str | None = None, cwd: Path, timeout: float) -> Profile:
+
+def profile(
+    elf: Path, core: Core, *, symbol: str | None = None, flash: Flash | None = None, cwd: Path, timeout: float
+) -> Profile:
     """Run the program `elf` on the core's machine that has memory where the program lies, and count.
 
-    With `symbol`, only while that function runs. The program opens files relative to `cwd` and ends by semihosting;
-    `timeout` is in seconds. Raises UsageError E0410 (not for this core), E0411 (no such function), and what
-    `count_elf` does.
+    With `symbol`, only while that function runs; with `flash`, waiting for it is simulated. The program opens files
+    relative to `cwd` and ends by semihosting; `timeout` is in seconds. Raises UsageError E0410 (not for this core),
+    E0411 (no such function), and what `count_elf` does.
     """
     machine = machine_for(elf, core)
     table = functions(elf)
     function = find_function(table, symbol, elf) if symbol else None
     timing = Timing.of(core)
     try:
-        run, counts = count_elf(elf, machine, function=function.address if function else None, cwd=cwd, timeout=timeout)
+        run, counts = count_elf(
+            elf, machine, function=function.address if function else None, flash=flash, cwd=cwd, timeout=timeout
+        )
     except BnnccError as error:
         raise for_a_program(error, core) from None
     if function:
@@ -74,6 +84,7 @@ def profile(elf: Path, core: Core, *, symbol: str | None = None, cwd: Path, time
         machine=run.machine,
         note=run.note,
         model=timing.statement,
+        waiting=timing.waiting(flash) if flash else None,
         output=run.output,
         rows=attribute(counts, timing, table),
         calls=int(sum(edge["count"] for edge in counts.edges if starts[edge["from"]])),
@@ -105,9 +116,10 @@ def attribute(counts: Counts, timing: Timing, table: Sequence[Function]) -> list
                 row.instructions += count
                 row.cycles += count * cycles
             target = row_at(node.address)
+            target.waited += int(edge["waited"])
             if node.address == target.address and (source is not target or (last and last.name in _CALLS)):
                 target.calls += count
-    return sorted((r for r in (*rows.values(), other) if r.instructions), key=lambda r: -r.cycles)
+    return sorted((r for r in (*rows.values(), other) if r.instructions), key=lambda r: -(r.cycles + r.waited))
 
 
 def machine_for(elf: Path, core: Core) -> Machine:

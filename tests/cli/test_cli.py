@@ -124,6 +124,17 @@ def test_measure_in_the_simulator(run, model):
     assert "predicted" in run("measure", model, "--samples", 1).out
 
 
+def test_measure_with_wait_states(run, model):
+    found = json.loads(run("measure", model, "--target", "nucleo_f446re", "--samples", 1, "--json").out)
+    assert found["waiting"]["cycle_model"].startswith("estimated, 5 wait states, prefetch")
+    assert found["waiting"]["cycles"]["mean"] > found["cycles"]["mean"]
+    assert all(s["waiting_cycles"] >= s["cycles"] for s in found["steps"])
+    assert "waiting" not in json.loads(run("measure", model, "--samples", 1, "--json").out)
+    shown = run("measure", model, "--target", "nucleo_f446re", "--samples", 1, "--wait-states", 3).out
+    for word in ("with waits", "estimated, zero wait states", "estimated, 3 wait states", "at 180 MHz"):
+        assert word in shown
+
+
 def test_targets_explain_doctor(run, monkeypatch):
     assert "cortex-m0plus" in run("targets").out
     assert {b["name"] for b in json.loads(run("targets", "--json").out)["boards"]} >= {"sim-cortex-m4", "nucleo_f446re"}
@@ -360,15 +371,32 @@ def test_cycles_of_a_program(run, program):
 
 
 def test_cycles_of_one_function(run, program):
-    assert (
-        "2 calls from outside; a call takes 3.0 cycles itself, 3.0 with" in run("cycles", program, "-s", "square").out
-    )
+    text = run("cycles", program, "-s", "square").out
+    assert "2 calls from outside" in text
+    assert "3.0 cycles, 3.0 of them its own, estimated, zero wait states" in text
     main = json.loads(run("cycles", program, "-s", "main", "--json").out)
     assert main["symbol"]["calls"] == 1
     assert main["symbol"]["inclusive"]["instructions"] == main["symbol"]["self"]["instructions"] + 4
     assert main["symbol"]["inclusive"]["cycles_per_call"] == main["cycles"]
     assert {f["name"] for f in main["functions"]} == {"main", "square"}
     assert "was not called" in run("cycles", program, "-s", "fault").out
+
+
+def test_cycles_with_wait_states(run, program):
+    zero = json.loads(run("cycles", program, "--json").out)
+    assert "waiting_cycles" not in zero
+    found = json.loads(run("cycles", program, "-t", "nucleo_f446re", "--json").out)
+    assert found["cycles"] == zero["cycles"]
+    assert found["waiting_cycles"] > found["cycles"]
+    model = "5 wait states, prefetch, 64 instruction and 8 data lines of 16 bytes cached"
+    assert found["waiting_cycle_model"] == f"estimated, {model} (Cortex-M4 rules)"
+    three = json.loads(run("cycles", program, "--wait-states", 3, "--json").out)
+    assert three["waiting_cycle_model"].startswith("estimated, 3 wait states, no prefetch, lines of 8 bytes, no cache")
+    none = run("cycles", program, "-t", "nucleo_f446re", "--wait-states", 0, "--json")
+    assert "waiting_cycles" not in json.loads(none.out)
+    shown = run("cycles", program, "-t", "nucleo_f446re", "-s", "square").out
+    for word in ("with waits", "zero wait states", "5 wait states"):
+        assert word in shown
 
 
 def test_cycles_refuses(run, program, tmp_path):
