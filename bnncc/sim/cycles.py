@@ -95,7 +95,7 @@ class Timing:
 
     def _after(self, insn: Insn, before: Insn | None) -> int:
         """How much more or less `insn` takes because `before` stands directly before it."""
-        if before is None:
+        if before is None or before.to_pc:
             return 0
         if before.float_result & insn.float_reads:
             return self.float_after_float

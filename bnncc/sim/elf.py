@@ -76,8 +76,19 @@ def functions(elf: Path) -> list[Function]:
 def segments(elf: Path) -> list[tuple[int, int]]:
     """Where a program wants memory, as (address, bytes): what is loaded, and where it is used if that differs."""
     with elf.open("rb") as stream:
-        loaded = [s for s in ELFFile(stream).iter_segments("PT_LOAD") if s["p_memsz"]]
-    return [(s["p_paddr"], s["p_filesz"]) for s in loaded] + [(s["p_vaddr"], s["p_memsz"]) for s in loaded]
+        loaded = list(ELFFile(stream).iter_segments("PT_LOAD"))
+    wanted = [(s["p_paddr"], s["p_filesz"]) for s in loaded] + [(s["p_vaddr"], s["p_memsz"]) for s in loaded]
+    return [(address, size) for address, size in wanted if size]
+
+
+def word(elf: Path, address: int) -> int | None:
+    """The 32 bits that a program loads to an address, None if it loads nothing there."""
+    with elf.open("rb") as stream:
+        for segment in ELFFile(stream).iter_segments("PT_LOAD"):
+            at = address - segment["p_paddr"]
+            if 0 <= at <= segment["p_filesz"] - 4:
+                return int.from_bytes(segment.data()[at : at + 4], "little")
+    return None
 
 
 def architecture(elf: Path) -> int:

@@ -13,7 +13,7 @@ from bnncc.errors import BnnccError, UsageError
 from bnncc.sim.count import IDLE, Counts, count_elf
 from bnncc.sim.cycles import Timing
 from bnncc.sim.decode import executed
-from bnncc.sim.elf import Function, architecture, functions, segments
+from bnncc.sim.elf import Function, architecture, functions, segments, word
 from bnncc.target import Core, Flash, Machine
 
 NO_FUNCTION = "(none)"  # code that no symbol covers
@@ -123,7 +123,10 @@ def attribute(counts: Counts, timing: Timing, table: Sequence[Function]) -> list
 
 
 def machine_for(elf: Path, core: Core) -> Machine:
-    """The first of the core's machines with memory wherever the program lies. Raises UsageError E0410."""
+    """The first of the core's machines with memory where the program lies, and its stack too if there is one.
+
+    Raises UsageError E0410.
+    """
 
     def refused(why: str, remedy: str) -> UsageError:
         return UsageError.of("E0410", why, where=str(elf), remedy=remedy)
@@ -146,9 +149,17 @@ def machine_for(elf: Path, core: Core) -> Machine:
             f"build it with -mcpu={core.name}, or choose another --target",
         )
     wanted = segments(elf)
-    for machine in core.machines:
-        if all(any(o <= a and a + n <= o + size for o, size in (machine.flash, machine.ram)) for a, n in wanted):
-            return machine
+    fitting = [
+        m
+        for m in core.machines
+        if all(any(o <= a and a + n <= o + size for o, size in (m.flash, m.ram)) for a, n in wanted)
+    ]
+    if fitting:
+        origin = fitting[0].flash[0]
+        stack = word(elf, origin)
+        if stack is None:
+            raise refused(f"the program has no vector table at {origin:#x}, where the core starts", link)
+        return next((m for m in fitting if m.ram[0] < stack <= sum(m.ram)), fitting[0])
     where = ", ".join(
         f"{m.qemu}: {m.flash[1]:#x} bytes at {m.flash[0]:#x} and {m.ram[1]:#x} at {m.ram[0]:#x}" for m in core.machines
     )

@@ -63,7 +63,7 @@ ARMV7M: Pieces = {
     "cmp r4, r4; it ne; popne {r0, pc}": (3, 2),
     "cmp r4, r4; it eq; beq 1f; nop; 1:": (3, 3),
     "movs r0, #0; tbb [pc, r0]; .byte 1, 0; 1:": (2, 4),
-    "bl 2f; b 1f; 2: push {lr}; ldr pc, [sp], #4; 1:": (4, 2 + 2 + 4 + 2),
+    "bl 2f; ldr r0, [r4]; b 1f; 2: push {lr}; ldr pc, [sp], #4; 1:": (5, 2 + 2 + 4 + 2 + 2),
     "dsb": (1, 1),
     "ldr r0, [r4]; add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1": (5, 7),
     "ldr.w r0, [r4]; add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1": (4, 5),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bnncc.errors import BnnccError
+from bnncc.sim.build import build_elf
 from bnncc.sim.elf import functions
 from bnncc.sim.profile import NO_FUNCTION, Profile, machine_for, profile
 from bnncc.sim.qemu import build_for_first_machine
@@ -178,6 +179,26 @@ def test_programs_that_the_target_cannot_run(tmp_path: Path) -> None:
     refused("cortex-m0", m3, "Thumb-2")
     refused("cortex-m33", m3, "does not lie in the memory")
     assert machine_for(m3, cores()["cortex-m4"]).qemu == "mps2-an386"
+    (tmp_path / "late.ld").write_text("SECTIONS { .text 0x1000 : { *(.text) } }")
+    late = [
+        "-mcpu=cortex-m3",
+        "-mthumb",
+        "-nostdlib",
+        "-T",
+        str(tmp_path / "late.ld"),
+        "-o",
+        str(tmp_path / "late.elf"),
+    ]
+    subprocess.run(["arm-none-eabi-gcc", *late, str(tmp_path / "code.S")], check=True)
+    refused("cortex-m3", tmp_path / "late.elf", "no vector table at 0x0")
+
+
+def test_machine_is_chosen_by_the_stack_too(tmp_path: Path) -> None:
+    core = cores()["cortex-m0"]
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }")
+    for machine in core.machines:
+        elf = build_elf([tmp_path / "main.c"], core, machine, tmp_path / "program.elf")
+        assert machine_for(elf, core) is machine
 
 
 def test_no_such_function(tmp_path: Path) -> None:
