@@ -135,8 +135,10 @@ def machine_for(elf: Path, core: Core) -> Machine:
     try:
         with elf.open("rb") as stream:
             header = ELFFile(stream).header
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise refused("there is no such file", link) from None
+    except IsADirectoryError:
+        raise refused("this is a folder", link) from None
     except ELFError:
         raise refused("the file is no ELF file", link) from None
     if header["e_machine"] != "EM_ARM":
@@ -191,9 +193,9 @@ def find_function(table: Sequence[Function], name: str, elf: Path) -> Function:
 def for_a_program(error: BnnccError, core: Core) -> BnnccError:
     """The same error with a remedy that fits a program of the user's."""
     remedies = {
-        "E0504": "a fault: an instruction or memory that the machine does not have"
+        "E0504": "either it faulted on an instruction or on memory that the machine does not have"
         + ("" if core.thumb2 else " (the Cortex-M0 faults on Thumb-2 and on unaligned access)")
-        + "; else the program's own exit status",
+        + ", or it says itself that it failed: a program to be counted ends with status 0",
         "E0505": "end it by semihosting (SYS_EXIT); it may also have faulted into a handler that loops, or wait for a "
         "peripheral or an interrupt. --timeout allows more time",
     }

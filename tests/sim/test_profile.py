@@ -163,7 +163,7 @@ def refused(core: str, elf: Path, why: str) -> None:
 
 def test_programs_that_the_target_cannot_run(tmp_path: Path) -> None:
     refused("cortex-m4", tmp_path / "nothing.elf", "no such file")
-    refused("cortex-m4", tmp_path, "no such file")
+    refused("cortex-m4", tmp_path, "a folder")
     (tmp_path / "text.elf").write_text("int main(void);")
     refused("cortex-m4", tmp_path / "text.elf", "no ELF file")
     (tmp_path / "short.elf").write_bytes(b"\x7fELF\x01\x01")
