@@ -175,6 +175,16 @@ CODES: dict[str, tuple[str, str]] = {
         "flash and measure --board need a board: a core alone has no flash, RAM, clock or port. Of some boards only the sizes "
         "are known: `bnncc compile --target` takes them, but there is no firmware for them. docs/boards.md tells how to add it.",
     ),
+    "E0410": (
+        "no program for the target's simulator",
+        "cycles takes a bare-metal program, linked for one of the machines that simulate the target's core; "
+        "targets/cores tells where their memory lies. A core without Thumb-2 cannot run a program that was built with it.",
+    ),
+    "E0411": (
+        "no such function in the program",
+        "--symbol takes a function's name as it stands in the program's symbol table: a static function that was inlined "
+        "is not there, and C++ names are mangled.",
+    ),
     # E05: tools and simulator
     "E0509": (
         "cannot write",

@@ -6,6 +6,7 @@ from pathlib import Path
 from bnncc.files import write_all
 from bnncc.frontend.importer import Imported
 from bnncc.graph import Graph
+from bnncc.memory import picture
 from bnncc.ops import Conv, Map, MaxPool, Sign, Window
 from bnncc.program import Program
 from bnncc.scalar import Operand, Step
@@ -88,23 +89,9 @@ def kernels_text(program: Program) -> str:
 
 
 def memory_text(program: Program) -> str:
-    head = f"arena {program.arena_bytes} bytes, lower bound {program.arena_bound}\n"
-    width = 48
-    scale = max(program.arena_bytes, 1)
-    lines = [head]
-    for index, step in enumerate(program.steps):
-        row = ["."] * width
-        for b in program.buffers:
-            if b.first <= index <= b.last:
-                begin, end = (
-                    b.offset * width // scale,
-                    max((b.offset + b.bytes) * width // scale, b.offset * width // scale + 1),
-                )
-                for k in range(begin, min(end, width)):
-                    row[k] = "s" if b.tensor is None else "#"
-        lines.append(f"step {index:3} |{''.join(row)}| {step.kernel}\n")
+    lines = [*picture(program), ""]
     lines += [
-        f"{b.offset:8} {b.bytes:8} bytes, steps {b.first}..{b.last}: {b.name!r}\n"
-        for b in sorted(program.buffers, key=lambda b: b.offset)
+        f"{b.offset:8} {b.bytes:8} bytes, steps {b.first}..{b.last}: {b.name!r}"
+        for b in sorted(program.buffers, key=lambda b: (b.offset, b.first))
     ]
-    return "".join(lines)
+    return "\n".join(lines) + "\n"

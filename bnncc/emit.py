@@ -1,6 +1,6 @@
 """Program -> C: one header, one source, one file of constants. The same program gives the same bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -133,14 +133,16 @@ def array_text(a: Constant) -> str:
     return ",\n".join("    " + line for line in lines)
 
 
-def parameters(step: Step) -> str:
-    """The C parameters of a step's function, matching `arguments`."""
+def parameters(step: Step, overwritten: Collection[int] = ()) -> str:
+    """The C parameters of a step's function, matching `arguments`; inputs that y overwrites, by number, are not `restrict`."""
     op = step.op
-    inputs = [f"const {c_type(t)} *restrict {n}" for t, n in zip(op.inputs, input_names(op), strict=True)]
+    only = ["" if k in overwritten else "restrict " for k in range(len(op.inputs))]
+    names = zip(op.inputs, only, input_names(op), strict=True)
+    inputs = [f"const {c_type(t)} *{restrict}{n}" for t, restrict, n in names]
     if isinstance(op, Store):
         return f"{inputs[0]}, {op.result_type} *restrict out"
     scratch = [f"{kind} *restrict {part}" for part, kind, _ in step.parts.scratch]
-    return ", ".join([*inputs, f"{c_type(op.y)} *restrict y", *scratch])
+    return ", ".join([*inputs, f"{c_type(op.y)} *{'' if overwritten else 'restrict '}y", *scratch])
 
 
 def place(program: Program, name: str, context: str = "context->") -> str:
@@ -200,7 +202,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     for step in program.steps:
         fn = f"{name}_step{step.index}"
         field = names[step.op.output.name] if isinstance(step.op, Store | Decide | Classify) else ""
-        view = StepView(program, step, fn, field, parameters(step), step_comment(step))
+        view = StepView(program, step, fn, field, parameters(step, program.overwritten(step)), step_comment(step))
         text = env.get_template(f"kernels/{step.template}").render(s=view, m=name, upper=upper)
         functions.append(reindent(text))
         calls.append(

@@ -1,24 +1,29 @@
 """Graph -> Program: an order of execution, a kernel for each op, the memory plan."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from bnncc.graph import Graph, Output, needed
 from bnncc.kernels import KERNELS
+from bnncc.kernels.base import Kernel
 from bnncc.ops import Conv
 from bnncc.outputs import Classify, Decide, Store, result_tensor
-from bnncc.plan import plan
-from bnncc.program import Buffer, Choice, Cost, Parts, Program, Step, tensor_buffer
+from bnncc.plan import lower_bound, plan
+from bnncc.program import Buffer, Choice, Cost, Program, Step, tensor_buffer
 from bnncc.target import Core
-from bnncc.tensor import Elem, Op
+from bnncc.tensor import Elem, Op, Tensor
 
 
-def schedule(graph: Graph) -> list[Op]:
-    """The ops and the outputs in order. With exits, nothing that exit k does not need comes before its decision."""
+def schedule(graph: Graph, *, depth_first: bool = False) -> list[Op]:
+    """The ops and the outputs in order. With exits, nothing that exit k does not need comes before its decision.
+
+    The order is the graph's, or `depth_first`: each op as late as possible, the inputs of one after the other.
+    """
     done: set[str] = set()
     order: list[Op] = []
 
-    def run(ops: Iterable[Op]) -> None:
-        for op in ops:
+    def run(tensor: Tensor) -> None:
+        for op in walk(graph, tensor) if depth_first else needed(graph, [tensor]):
             if op.y.name not in done:
                 done.add(op.y.name)
                 order.append(op)
@@ -26,12 +31,12 @@ def schedule(graph: Graph) -> list[Op]:
     if graph.exits:
         for k, index in enumerate(graph.exits.outputs):
             output = graph.outputs[index]
-            run(needed(graph, [output.tensor]))
+            run(output.tensor)
             order.append(store(output, as_float=True))
             order.append(decide(output, k, last=k == len(graph.exits.outputs) - 1))
         return order
     for output in graph.outputs:
-        run(needed(graph, [output.tensor]))
+        run(output.tensor)
         order.append(store(output))
     if len(graph.outputs) == 1 and graph.outputs[0].tensor.elem is not Elem.BIN and is_vector(graph.outputs[0]):
         out = graph.outputs[0]
@@ -40,6 +45,20 @@ def schedule(graph: Graph) -> list[Op]:
             Classify(x=result_tensor(f"result:{out.name}", out.tensor.size), y=place, output=out, origin=out.origin)
         )
     return order
+
+
+def walk(graph: Graph, tensor: Tensor) -> Iterator[Op]:
+    """The ops that `tensor` depends on, depth first."""
+    seen: set[str] = set()
+    stack = [(tensor, False)]
+    while stack:
+        t, ready = stack.pop()
+        op = graph.producer(t)
+        if op and ready:
+            yield op
+        elif op and t.name not in seen:
+            seen.add(t.name)
+            stack += [(t, True), *((i, False) for i in reversed(op.inputs))]
 
 
 def is_vector(output: Output) -> bool:
@@ -63,27 +82,31 @@ def decide(output: Output, k: int, *, last: bool) -> Decide:
     )
 
 
-def select(op: Op, core: Core, name: str, index: int, forced: str | None) -> Step:
+def choose(op: Op, core: Core, forced: str | None) -> tuple[Kernel, tuple[Choice, ...]]:
     """The cheapest kernel that does not refuse the op, and what was considered."""
     considered: list[Choice] = []
     for k in KERNELS:
-        if type(op) not in k.ops:
-            continue
-        refusal = k.refuses(op)
-        considered.append(Choice(k.name, None if refusal else k.cycles(op, core.cost), refusal))
+        if type(op) in k.ops:
+            refusal = k.refuses(op)
+            considered.append(Choice(k.name, None if refusal else k.cycles(op, core.cost), refusal))
     able = [c for c in considered if c.cycles is not None]
     best = next((c for c in able if c.kernel == forced), None) or min(able, key=lambda c: c.cycles or 0.0)
-    kernel = next(k for k in KERNELS if k.name == best.kernel)
-    macs = op.macs if isinstance(op, Conv) else 0
-    parts: Parts = kernel.build(op, f"{name}_step{index}")
+    return next(k for k in KERNELS if k.name == best.kernel), tuple(considered)
+
+
+def select(op: Op, core: Core, name: str, index: int, forced: str | None) -> Step:
+    """Step `index`, by the kernel that `choose` takes."""
+    kernel, considered = choose(op, core, forced)
     return Step(
         index,
         op,
         kernel.name,
         kernel.template,
-        parts,
-        Cost(macs, best.cycles or 0.0),
-        tuple(considered),
+        kernel.build(op, f"{name}_step{index}"),
+        Cost(
+            op.macs if isinstance(op, Conv) else 0, next(c.cycles for c in considered if c.kernel == kernel.name) or 0
+        ),
+        considered,
         real_reason(op),
     )
 
@@ -100,15 +123,32 @@ def real_reason(op: Op) -> str:
     return "its float32 result feeds another layer" if op.y.elem is Elem.F32 else ""
 
 
+def tensor_buffers(ops: Sequence[Op], in_place: Mapping[str, Collection[int]], source: Tensor) -> list[Buffer]:
+    """The tensors of the arena and the steps that they live through, if the ops run in this order.
+
+    `in_place` are the inputs, by number, that the op which makes a tensor may overwrite. It does so where nothing
+    reads them in another way or later.
+    """
+    last = {t.name: k for k, op in enumerate(ops) for t in op.inputs}
+    buffers = []
+    for k, op in enumerate(ops):
+        if isinstance(op, Store | Decide | Classify):
+            continue
+        free = in_place[op.y.name]
+        kept = {t.name for j, t in enumerate(op.inputs) if j not in free or last[t.name] > k} | {source.name}
+        over = dict.fromkeys(op.inputs[j].name for j in free if op.inputs[j].name not in kept)
+        buffers.append(replace(tensor_buffer(op.y, k, last.get(op.y.name, k)), over=tuple(over)))
+    return buffers
+
+
 def lower(graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: str | None = None) -> Program:
     """The Program of a graph for a core. `forced` names a kernel to take wherever it does not refuse (for tests)."""
-    ops = schedule(graph)
+    in_place = {op.y.name: choose(op, core, forced)[0].in_place(op) for op in graph.ops}
+    orders = [schedule(graph), schedule(graph, depth_first=True)]
+    ops = min(orders, key=lambda ops: lower_bound(tensor_buffers(ops, in_place, graph.input)))
     steps = tuple(select(op, core, name, k, forced) for k, op in enumerate(ops))
-    last_use = {t.name: k for k, op in enumerate(ops) for t in op.inputs}
-    buffers: list[Buffer] = []
-    for k, (op, step) in enumerate(zip(ops, steps, strict=True)):
-        if not isinstance(op, Store | Decide | Classify):
-            buffers.append(tensor_buffer(op.y, k, last_use.get(op.y.name, k)))
-        buffers += [Buffer(f"step{k}:{part}", kind, count, k, k) for part, kind, count in step.parts.scratch]
+    buffers = tensor_buffers(ops, in_place, graph.input)
+    for s in steps:
+        buffers += [Buffer(f"step{s.index}:{part}", kind, n, s.index, s.index) for part, kind, n in s.parts.scratch]
     placed, arena, bound = plan(buffers)
     return Program(name, graph, steps, placed, arena, bound, nhwc)

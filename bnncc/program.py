@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
@@ -26,7 +27,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Words of the arena that hold a tensor or a step's scratch; `first`..`last` are the steps it lives through."""
+    """Words of the arena that hold a tensor or a step's scratch; `first`..`last` are the steps it lives through.
+
+    `over` are the buffers that it may begin at the same place as: inputs that its step is the last to read.
+    """
 
     name: str
     c_type: str
@@ -34,6 +38,7 @@ class Buffer:
     first: int
     last: int
     tensor: Tensor | None = None
+    over: tuple[str, ...] = ()
     offset: int = -1  # bytes into the arena, once planned
 
     @property
@@ -120,8 +125,21 @@ class Program:
     def exits(self) -> Exits | None:
         return self.graph.exits
 
+    @cached_property
+    def placed(self) -> Mapping[str, Buffer]:
+        """The buffers by name."""
+        return {b.name: b for b in self.buffers}
+
     def buffer(self, name: str) -> Buffer:
-        return next(b for b in self.buffers if b.name == name)
+        return self.placed[name]
+
+    def overwritten(self, step: Step) -> tuple[int, ...]:
+        """The inputs of a step, by number, whose place its output takes: none or one, which may be given several times."""
+        y = self.placed.get(step.op.y.name)
+        if y is None:
+            return ()
+        names = [t.name for t in step.op.inputs]
+        return tuple(k for k, name in enumerate(names) if name in y.over and self.buffer(name).offset == y.offset)
 
     @property
     def flash_bytes(self) -> int:

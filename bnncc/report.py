@@ -6,6 +6,7 @@ from bnncc.artifact import Artifact
 from bnncc.footprint import footprint
 from bnncc.graph import needed
 from bnncc.layout import storage_bytes
+from bnncc.memory import load, picture
 from bnncc.ops import Conv, SumPool, Threshold
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Program, Step
@@ -13,11 +14,6 @@ from bnncc.scalar import gamma
 from bnncc.tensor import Op
 
 CYCLE_MODEL = "estimated, zero wait states"
-
-
-def live_bytes(program: Program, step: Step) -> int:
-    """Arena bytes alive during a step: its input, output, scratch, and what later steps still need."""
-    return sum(b.bytes for b in program.buffers if b.first <= step.index <= b.last)
 
 
 def near(op: Op) -> int:
@@ -54,7 +50,7 @@ def row(program: Program, step: Step) -> dict[str, Any]:
         "binary_macs": step.cost.macs if isinstance(op, Conv) and op.x.elem.value == "bin" else 0,
         "flash_bytes": step.flash_bytes,
         "scratch_bytes": sum(storage_bytes(kind, n) for _, kind, n in step.parts.scratch),
-        "ram_bytes": live_bytes(program, step),
+        "ram_bytes": load(program, step),
         "cycles": round(step.cost.cycles),
         "exact": op.exact,
         "sum_tolerance": sum_tolerance(op),
@@ -127,6 +123,13 @@ def make_report(compiled: Artifact) -> dict[str, Any]:
             "ram_bytes": ram,
             "worst_stack_bytes": size["stack_bytes"],
             "worst_stack_without": size["stack_without"],
+        },
+        "memory": {
+            "buffers": [
+                {"name": b.name, "offset": b.offset, "bytes": b.bytes, "first_step": b.first, "last_step": b.last}
+                for b in program.buffers
+            ],
+            "picture": picture(program),
         },
         "toolchain": size["toolchain"],
         "exact": all(s.op.exact for s in program.steps),

@@ -4,7 +4,7 @@ One TOML file each in targets/cores and targets/boards; adding one needs no Pyth
 """
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,30 @@ class Core:
 
 
 @dataclass(frozen=True)
+class Flash:
+    """How a board's flash is read at the board's clock; docs/cycles.md has the model. Lines are aligned."""
+
+    wait_states: int
+    line_bytes: int
+    prefetch: bool = False  # of the line behind the one that is executed
+    instruction_lines: int = 0  # lines that a cache keeps, 0 without one
+    data_lines: int = 0
+
+    def __str__(self) -> str:
+        parts = [
+            "no prefetch" if not self.prefetch else "prefetch",
+            f"{self.instruction_lines} instruction and {self.data_lines} data lines of {self.line_bytes} bytes cached"
+            if self.instruction_lines or self.data_lines
+            else f"lines of {self.line_bytes} bytes, no cache",
+        ]
+        return f"{self.wait_states} wait state{'s' * (self.wait_states != 1)}, {', '.join(parts)}"
+
+
+# What --wait-states means for a target whose flash is not described: 64 bits at a time, nothing read ahead or kept.
+PLAIN_FLASH_LINE = 8
+
+
+@dataclass(frozen=True)
 class Board:
     """A board: what a core alone lacks. Sizes in bytes, RAM in one piece, the clock in Hz.
 
@@ -54,6 +78,7 @@ class Board:
     simulated: bool
     environment: str = ""
     usb: str = ""
+    flash: Flash | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +91,13 @@ class Target:
     @property
     def name(self) -> str:
         return self.board.name if self.board else self.core.name
+
+    def flash(self, wait_states: int | None) -> Flash | None:
+        """The board's flash, or one with as many wait states as given; None if there are none to count."""
+        flash = self.board.flash if self.board else None
+        if wait_states is not None:
+            flash = replace(flash or Flash(0, PLAIN_FLASH_LINE), wait_states=wait_states)
+        return flash if flash and flash.wait_states else None
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -97,10 +129,12 @@ def cores() -> dict[str, Core]:
 @cache
 def boards() -> dict[str, Board]:
     """Every board of targets/boards, by id."""
-    return {
-        path.stem: Board(name=path.stem, **_load(path))
-        for path in sorted((folder("targets") / "boards").glob("*.toml"))
-    }
+    found = {}
+    for path in sorted((folder("targets") / "boards").glob("*.toml")):
+        d = _load(path)
+        flash = Flash(**d.pop("flash")) if "flash" in d else None
+        found[path.stem] = Board(name=path.stem, flash=flash, **d)
+    return found
 
 
 def find_target(name: str) -> Target:

@@ -29,7 +29,7 @@ PIPELINE = (
     ("program",),
     ("view",),
     ("kernels",),
-    ("plan",),
+    ("plan", "memory"),
     ("lower",),
     ("emit",),
     ("sim",),

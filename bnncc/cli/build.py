@@ -1,5 +1,6 @@
 """bnncc compile."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ def compile_command(
     require_binary: Annotated[
         bool, typer.Option("--require-binary", help="Refuse layers that work on real values.")
     ] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Show the memory over time, a line a step.")] = False,
     json: Json = False,
 ) -> None:
     """Compile a model to C: NAME.h, NAME.c, NAME_weights.h, model.h and report.json, all of them or none.
@@ -72,6 +74,8 @@ def compile_command(
         )
         return
     print_report(done.report)
+    if memory:
+        print_lines(done.report["memory"]["picture"])
     print_diagnostics(warnings)
     console.print(f"written to {folder}: {', '.join(f.name for f in files)}", highlight=False, markup=False)
 
@@ -151,6 +155,10 @@ def print_report(report: dict[str, Any]) -> None:
                 f"note   step {r['step']}: in {r['channels_near_file_rounding']} channels the file's own rounding can decide "
                 "a bit otherwise"
             )
+    print_lines(lines)
+
+
+def print_lines(lines: Sequence[str]) -> None:
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

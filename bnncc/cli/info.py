@@ -23,7 +23,7 @@ TOOLS = (
     ),
     (
         "qemu-system-arm",
-        "verify and measure in the simulator; simulated boards",
+        "verify, measure and cycles in the simulator; simulated boards",
         "sudo apt-get install qemu-system-arm",
     ),
 )
@@ -56,6 +56,7 @@ def targets_command(json: Json = False) -> None:
                         "flash_bytes": b.flash_bytes,
                         "ram_bytes": b.ram_bytes,
                         "clock_hz": b.clock_hz,
+                        "wait_states": b.flash.wait_states if b.flash else None,
                         "simulated": b.simulated,
                     }
                     for b in boards().values()
@@ -66,7 +67,15 @@ def targets_command(json: Json = False) -> None:
     rows = [(c.name, c.title, c.fpu, ", then ".join(m.qemu for m in c.machines)) for c in cores().values()]
     print_table("cores", [("core", "left"), ("", "left"), ("FPU", "left"), ("simulator (QEMU)", "left")], rows)
     board_rows = [
-        (b.name, b.title, b.core, b.flash_bytes // 1024, b.ram_bytes // 1024, f"{b.clock_hz / 1e6:g}")
+        (
+            b.name,
+            b.title,
+            b.core,
+            b.flash_bytes // 1024,
+            b.ram_bytes // 1024,
+            f"{b.clock_hz / 1e6:g}",
+            b.flash.wait_states if b.flash else None,
+        )
         for b in boards().values()
     ]
     columns = [
@@ -76,6 +85,7 @@ def targets_command(json: Json = False) -> None:
         ("flash KiB", "right"),
         ("RAM KiB", "right"),
         ("MHz", "right"),
+        ("wait states", "right"),
     ]
     print_table("boards", columns, board_rows)
 

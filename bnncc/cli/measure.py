@@ -21,13 +21,14 @@ from bnncc.cli.options import (
     RealWeights,
     SignAtZero,
     Storage,
+    WaitStates,
     compiled,
 )
 from bnncc.cli.show import console, print_diagnostics, print_json, print_table, shortened
 from bnncc.compiler import Compiled
 from bnncc.errors import UsageError
 from bnncc.sim.measure import Measurement, measure
-from bnncc.target import boards
+from bnncc.target import Flash, boards
 from bnncc.verify.inputs import check_inputs, load_inputs, random_inputs
 from bnncc.verify.runs import RunsVerdict, judge_runs
 
@@ -51,6 +52,7 @@ def measure_command(
         int, typer.Option("--samples", "-n", min=1, help="How many samples: random ones, or the first of --inputs.")
     ] = 8,
     port: Port = None,
+    wait_states: WaitStates = None,
     json: Json = False,
 ) -> None:
     """Count instructions of each layer exactly and estimate cycles; or measure on a board and compare with onnxruntime.
@@ -75,7 +77,7 @@ def measure_command(
     on_board = run_on_board(done, boards()[place], values, port, quiet=json) if board else None
     measured = None
     if on_board is None or on_board.hello.counter == "none":
-        measured = simulate(done, values)
+        measured = simulate(done, values, done.target.flash(wait_states))
     raw = [r.result for r in on_board.runs] if on_board else [r.tobytes() for r in measured.results] if measured else []
     results = np.frombuffer(b"".join(raw), done.result_dtype)
     verdict = judge_runs(done, x, results)
@@ -87,8 +89,8 @@ def measure_command(
     raise typer.Exit(0 if verdict.mismatched_samples == 0 else 1)
 
 
-def simulate(done: Compiled, values: NDArray[Any]) -> Measurement:
-    """Run samples [N, C, H, W] in the simulator with every instruction counted."""
+def simulate(done: Compiled, values: NDArray[Any], flash: Flash | None) -> Measurement:
+    """Run samples [N, C, H, W] in the simulator with every instruction counted, and what is waited for `flash`."""
     order = np.moveaxis(values, 1, -1) if done.program.nhwc else values
     flat = np.ascontiguousarray(order.reshape(len(values), -1).astype(done.input_dtype))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
@@ -100,6 +102,7 @@ def simulate(done: Compiled, values: NDArray[Any]) -> Measurement:
             flat,
             step_count=len(done.program.steps),
             result_bytes=done.result_dtype.itemsize,
+            flash=flash,
         )
 
 
@@ -120,13 +123,15 @@ def as_dict(
         for s in done.program.steps
     ]
     if measured:
-        for s, i, c in zip(steps, measured.instructions.T, measured.cycles.T, strict=False):
+        for s, i, c, w in zip(steps, measured.instructions.T, measured.cycles.T, measured.waited.T, strict=False):
             ran = i > 0
             s["runs"] = int(ran.sum())
             s["instructions"] = int(i[ran].mean()) if ran.any() else 0
             s["instructions_max"] = int(i.max())
             s["cycles"] = int(c[ran].mean()) if ran.any() else 0
             s["cycles_max"] = int(c.max())
+            if measured.waiting:
+                s["waiting_cycles"] = int((c + w)[ran].mean()) if ran.any() else 0
         out |= {
             "machine": f"QEMU {measured.machine}" + (f" ({measured.note})" if measured.note else ""),
             "cycle_model": measured.model,
@@ -134,6 +139,9 @@ def as_dict(
             "cycles": spread(measured.run_cycles),
             "stack_bytes": measured.stack_bytes,
         }
+        if measured.waiting:
+            waiting = measured.run_cycles + measured.waited.sum(axis=1)
+            out["waiting"] = {"cycle_model": measured.waiting, "cycles": spread(waiting)}
     if on_board:
         out["board"] = {
             "name": on_board.hello.name,
@@ -172,6 +180,7 @@ def show(
                 s["instructions"],
                 s["cycles"],
                 s["cycles_max"],
+                *([s["waiting_cycles"]] if measured.waiting else []),
                 s["predicted_cycles"],
             )
             for s in summary["steps"]
@@ -184,25 +193,31 @@ def show(
             ("instructions", "right"),
             ("cycles", "right"),
             ("worst", "right"),
+            *([("with waits", "right")] if measured.waiting else []),
             ("predicted", "right"),
         ]
         print_table(
             f"{done.name} in the simulator",
             columns,
             rows,
-            f"means over the runs in which a step ran; cycles {measured.model}",
+            f"means over the runs in which a step ran; cycles {measured.model}"
+            + (f"; with waits: {measured.waiting}" if measured.waiting else ""),
         )
-        i, c = summary["instructions"], summary["cycles"]
+        i = summary["instructions"]
         lines.append(
             f"instructions {i['mean']:,.0f} a run (least {i['min']:,}, most {i['max']:,}), counted exactly on {summary['machine']}"
         )
-        time = (
-            f"; {1e3 * c['mean'] / board.clock_hz:.3g} ms mean, "
-            f"{1e3 * c['max'] / board.clock_hz:.3g} ms worst at {board.clock_hz / 1e6:g} MHz"
-            if board
-            else ""
-        )
-        lines.append(f"cycles {c['mean']:,.0f} a run (least {c['min']:,}, most {c['max']:,}), {measured.model}{time}")
+        figures = [(summary["cycles"], measured.model)]
+        if measured.waiting:
+            figures.append((summary["waiting"]["cycles"], measured.waiting))
+        for c, label in figures:
+            time = (
+                f"; {1e3 * c['mean'] / board.clock_hz:.3g} ms mean, "
+                f"{1e3 * c['max'] / board.clock_hz:.3g} ms worst at {board.clock_hz / 1e6:g} MHz"
+                if board
+                else ""
+            )
+            lines.append(f"cycles {c['mean']:,.0f} a run (least {c['min']:,}, most {c['max']:,}), {label}{time}")
         lines.append(f"stack {measured.stack_bytes:,} bytes used by {done.name}_run and below")
     if on_board:
         hello = on_board.hello

@@ -50,6 +50,12 @@ Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", metavar="FILE", help="Samples, .npy or .npz, in the ONNX layout; random ones without it."),
 ]
+WaitStates = Annotated[
+    int | None,
+    typer.Option(
+        "--wait-states", min=0, max=99, help="Of the flash, beside the figure at zero; the board's own if not given."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Port = Annotated[str | None, typer.Option("--port", help="The serial port; found by itself if not given.")]
 

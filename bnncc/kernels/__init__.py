@@ -3,4 +3,13 @@
 from bnncc.kernels import binary, depthwise, moves, norms, pairs, sbs, simple, values
 from bnncc.kernels.base import Kernel
 
-KERNELS: tuple[Kernel, ...] = (*binary.KERNELS, *sbs.KERNELS, *depthwise.KERNELS, *pairs.KERNELS, *values.KERNELS, *moves.KERNELS, *norms.KERNELS, *simple.KERNELS)
+KERNELS: tuple[Kernel, ...] = (
+    *binary.KERNELS,
+    *sbs.KERNELS,
+    *depthwise.KERNELS,
+    *pairs.KERNELS,
+    *values.KERNELS,
+    *moves.KERNELS,
+    *norms.KERNELS,
+    *simple.KERNELS,
+)

@@ -13,10 +13,21 @@ from bnncc.layout import DTYPES, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts, StepLine
 from bnncc.scalar import Cut, Operand, Step
-from bnncc.tensor import Op
+from bnncc.tensor import Elem, Op
 
 Array = NDArray[Any]
 SUMS = ("add", "sub", "rsub")  # a compiler may fuse a product with them
+
+
+def elementwise(op: Op) -> tuple[int, ...]:
+    """`in_place` of a kernel that reads element k of each input of y's shape, and then writes element k of y."""
+    same = (op.y.elem, op.y.shape)
+    return tuple(k for k, t in enumerate(op.inputs) if (t.elem, t.shape) == same and op.y.elem is not Elem.BIN)
+
+
+def operands(op: Op) -> tuple[int, ...]:
+    """The operands of a convolution's steps: the output stage reads each value where it writes one."""
+    return tuple(k for k in elementwise(op) if k > 0) if isinstance(op, Conv) else ()
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class Kernel:
 
     `refuses` gives the reason why this kernel cannot do an op, "" if it can. `build(op, name)` gives its constants, scratch
     and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] turns into cycles.
+    `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
     """
 
     name: str
@@ -34,6 +46,7 @@ class Kernel:
     refuses: Callable[[Op], str]
     build: Callable[[Op, str], Parts]
     work: Callable[[Op], Mapping[str, float]]
+    in_place: Callable[[Op], tuple[int, ...]] = operands
 
     def cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
         """Estimated cycles at zero wait states."""

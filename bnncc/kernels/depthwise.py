@@ -38,7 +38,9 @@ def build(op: Op, name: str) -> Parts:
     weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)[:, 0].reshape(channels, *kinds.valid.shape[1:])
     valid = kinds.valid.sum(axis=(1, 2))[:, None]
     outside = c.pad_value * np.einsum("oyx,vyx->vo", weight.astype(np.int64), ~kinds.valid)
-    wrong = np.einsum("oyx,vyx->vo", (weight < 0).astype(np.int64), ~kinds.valid)  # taps outside, which read 0, are counted so often
+    wrong = np.einsum(
+        "oyx,vyx->vo", (weight < 0).astype(np.int64), ~kinds.valid
+    )  # taps outside, which read 0, are counted so often
     u = unit(channels)
     negated = pack_bits(np.ascontiguousarray(weight.reshape(channels, taps).T < 0), u)  # [taps, words]; padding bits: 0
     arrays = [Constant(f"{name}_weights", u.c_type, negated)]

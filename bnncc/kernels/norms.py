@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.kernels.base import Kernel, float_literal, never, no_parts
+from bnncc.kernels.base import Kernel, elementwise, float_literal, never, no_parts
 from bnncc.layout import pack_bits, unit
 from bnncc.ops import Combine, Normalize, NormSign, Softmax, SumPool
 from bnncc.program import Constant, Parts
@@ -129,7 +129,9 @@ KERNELS = (
         no_parts,
         window_work,
     ),
-    Kernel("combine", "integer sum of tensors", (Combine,), "combine.c.j2", never, build_combine, combine_work),
+    Kernel(
+        "combine", "integer sum of tensors", (Combine,), "combine.c.j2", never, build_combine, combine_work, elementwise
+    ),
     Kernel(
         "normalize", "mean and variance of a row", (Normalize,), "normalize.c.j2", never, build_normalize, norm_work
     ),

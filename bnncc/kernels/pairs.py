@@ -42,7 +42,7 @@ def widths(op: Conv) -> list[int]:
         return [least + (k < more) for k in range(n)]
 
     def cycles(w: list[int]) -> float:
-        return sum(ENTRY * 2**k + LOOKUP * o for k in w) + WORD * o * len(words(w))
+        return sum(ENTRY * (1 << k) + LOOKUP * o for k in w) + WORD * o * len(words(w))
 
     return min((w for w in map(made, range(NARROW, WIDE + 1)) if w[-1] >= LEAST), key=cycles)
 
@@ -76,7 +76,9 @@ def build(op: Op, name: str) -> Parts:
         lookups.append([])
         for size in word:
             part = signs[:, at : at + size].astype(np.uint32)
-            rows[:o, 1 + k] |= (part << np.arange(shift, shift + part.shape[1], dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+            rows[:o, 1 + k] |= (part << np.arange(shift, shift + part.shape[1], dtype=np.uint32)).sum(
+                axis=1, dtype=np.uint32
+            )
             lookups[-1].append((entry, shift, 1 << size))
             tables.append((at, size, entry))
             at, entry, shift = at + size, entry + (1 << size), shift + size

@@ -226,7 +226,9 @@ def variant_of(kinds: Variants, name: str) -> tuple[str, tuple[Constant, ...]]:
     if len(kinds.valid) == 1:
         return "0", ()
     if kinds.row is None or kinds.column is None:
-        return f"{name}_classes[oy * {width} + ox]", (Constant(f"{name}_classes", "uint8_t", kinds.of.astype(np.uint8)),)
+        return f"{name}_classes[oy * {width} + ox]", (
+            Constant(f"{name}_classes", "uint8_t", kinds.of.astype(np.uint8)),
+        )
     arrays = (
         Constant(f"{name}_rows", "int8_t", kinds.row.astype(np.int8)),
         Constant(f"{name}_columns", "int8_t", kinds.column.astype(np.int8)),

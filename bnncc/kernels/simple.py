@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bnncc.kernels.base import Kernel, arithmetic, cut_constants, never, no_parts, step_constants
+from bnncc.kernels.base import Kernel, arithmetic, cut_constants, elementwise, never, no_parts, step_constants
 from bnncc.layout import pack_bits, unit
-from bnncc.ops import Map, MaxPool, Threshold
+from bnncc.ops import Map, MaxPool, Threshold, Window
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Elem, Op
@@ -58,6 +59,21 @@ def refuse_bit_pool(op: Op) -> str:
 
 def refuse_value_pool(op: Op) -> str:
     return "its input is binary" if op.x.elem is Elem.BIN else ""
+
+
+def pool_in_place(op: Op) -> tuple[int, ...]:
+    """x, if no window needs a pixel before the one that is written."""
+    assert isinstance(op, MaxPool)
+    rows, columns = (first_inside(op, axis) for axis in (0, 1))
+    lowest = (rows[:, None] * op.x.shape[2] + columns).ravel()
+    return (0,) if (lowest >= np.arange(op.y.pixels)).all() else ()
+
+
+def first_inside(op: Window, axis: int) -> NDArray[np.int64]:
+    """The first row (axis 0) or column (axis 1) of x in the windows of each row or column of y."""
+    start = np.arange(op.y.shape[1 + axis]) * op.strides[axis] - op.pads[axis]
+    skipped = np.maximum(-(start // op.dilations[axis]), 0)
+    return np.asarray(start + skipped * op.dilations[axis])
 
 
 def build_map(op: Op, name: str) -> Parts:
@@ -119,9 +135,28 @@ KERNELS = (
         refuse_bit_pool,
         build_bit_pool,
         pool_work,
+        pool_in_place,
     ),
-    Kernel("value_pool", "maximum of values", (MaxPool,), "value_pool.c.j2", refuse_value_pool, no_parts, pool_work),
-    Kernel("map", "float32 arithmetic in the reference's order", (Map,), "map.c.j2", never, build_map, map_work),
+    Kernel(
+        "value_pool",
+        "maximum of values",
+        (MaxPool,),
+        "value_pool.c.j2",
+        refuse_value_pool,
+        no_parts,
+        pool_work,
+        pool_in_place,
+    ),
+    Kernel(
+        "map",
+        "float32 arithmetic in the reference's order",
+        (Map,),
+        "map.c.j2",
+        never,
+        build_map,
+        map_work,
+        elementwise,
+    ),
     Kernel("store", "an output in the order of the ONNX model", (Store,), "store.c.j2", never, build_store, store_work),
     Kernel("classify", "arg-max, ties to the first", (Classify,), "classify.c.j2", never, no_parts, classify_work),
     Kernel(

@@ -1,6 +1,7 @@
 """Estimated cycles from exact counts: a core's timing rules (targets/cores/*.toml, [timing]) over what was executed.
 
-Every memory access is taken to need zero wait states, and every instruction in an IT block to be executed.
+Every memory access is taken to need zero wait states. Loads and stores of an IT block are known to be executed or
+skipped; what else stands there is taken to be executed, which differs for multi-cycle arithmetic alone.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.sim.count import Counts, Node
-from bnncc.sim.decode import Insn, Kind, decode
-from bnncc.target import Core, cores
+from bnncc.sim.decode import Insn, Kind, executed
+from bnncc.target import Core, Flash, cores
 
 _HISTORY = 4  # instructions before a block that its own timing can depend on
 
@@ -23,6 +24,7 @@ class Timing:
     name: str
     load: int  # one register
     load_after_load: int  # directly after a load on which its address does not depend
+    memory_switch: int  # more where such a load goes to another memory (flash, SRAM) than the one before
     store: int  # one register, immediate offset
     store_register: int  # one register, register offset
     store_after_load: int  # immediate offset, directly after a load on which its address does not depend
@@ -34,6 +36,7 @@ class Timing:
     address_after_alu: int  # more when the instruction directly before computed the address
     load_after_store: int  # more when the instruction directly before stored one register
     wide_fetch: int  # more for the third of three 32-bit instructions at addresses 2 mod 4 after a multi-cycle one
+    float_after_float: int  # more when it reads what the FPU arithmetic directly before computed
     cycles: Mapping[str, int]  # of the instructions, by name, that take neither 1 nor what is given above
 
     @classmethod
@@ -49,17 +52,20 @@ class Timing:
         """How to label every figure that comes from here."""
         return f"estimated, zero wait states ({self.name})"
 
-    def straight(self, insns: tuple[Insn, ...], start: int, jumped: bool) -> int:
-        """The cycles of `insns[start:]`, no branch taken, after `insns[:start]`, the last of these jumping or not."""
-        spent = [0] * len(insns)
-        for i, insn in enumerate(insns):
-            before = insns[i - 1] if i else None
-            spent[i] = self._alone(insn) + self._after(insn, before)
-            if jumped and i == start - 1:
-                spent[i] += self.taken(insn)
-            if self.wide_fetch and _wide_row(insns[max(0, i - 2) : i + 1]) and i >= 3 and spent[i - 3] > 1:
-                spent[i] += self.wide_fetch
-        return sum(spent[start:])
+    def waiting(self, flash: Flash) -> str:
+        """How to label the figures with the cycles spent waiting for `flash`."""
+        return f"estimated, {flash} ({self.name})"
+
+    def straight(self, insns: tuple[Insn, ...], start: int, jumped: bool) -> list[int]:
+        """The cycles of each of `insns[start:]`, no branch taken, after `insns[:start]`, the last of these jumping or not."""
+        spent = [self._alone(insn) + self._after(insn, insns[i - 1] if i else None) for i, insn in enumerate(insns)]
+        if jumped and start:
+            spent[start - 1] += self.taken(insns[start - 1])
+        stalls = [
+            self.wide_fetch if i >= 3 and spent[i - 3] > 1 and _wide_row(insns[i - 2 : i + 1]) else 0
+            for i in range(len(insns))
+        ]
+        return [cycles + stall for cycles, stall in zip(spent, stalls, strict=True)][start:]
 
     def taken(self, insn: Insn) -> int:
         """What the branch `insn` costs more when it is taken."""
@@ -89,14 +95,17 @@ class Timing:
 
     def _after(self, insn: Insn, before: Insn | None) -> int:
         """How much more or less `insn` takes because `before` stands directly before it."""
-        if before is None:
+        if before is None or before.to_pc:
             return 0
+        if before.float_result & insn.float_reads:
+            return self.float_after_float
         depends = bool(insn.address_registers & before.writes)
         if before.kind is Kind.ALU and depends:
             return self.address_after_alu
         if before.kind is Kind.LOAD and not depends:
             if insn.kind is Kind.LOAD:
-                return self.load_after_load - self.load
+                switches = bool(before.accessed and insn.accessed) and not before.accessed & insn.accessed
+                return self.load_after_load - self.load + (self.memory_switch if switches else 0)
             if insn.kind is Kind.STORE:
                 return self.store_after_load - self.store
         stored = before.kind in (Kind.STORE, Kind.STORE_REGISTER)
@@ -106,21 +115,24 @@ class Timing:
         """[runs, regions]: estimated cycles. A branch's cost falls to the region that the branch belongs to."""
         pairs, index = np.unique(counts.edges[["from", "to"]], return_inverse=True)
         nodes = [(counts.nodes[pair["from"]], counts.nodes[pair["to"]]) for pair in pairs]
-        entering = np.array([self._entering(a, b) for a, b in nodes], np.int64)
-        leaving = np.array([self._leaving(a, b) for a, b in nodes], np.int64)
-        return counts.per_run(entering[index], "to", regions) + counts.per_run(leaving[index], "from", regions)
+        entering = np.array([sum(self.entering(a, b)) for a, b in nodes], np.int64)
+        leaving = np.array([self.leaving(a, b) for a, b in nodes], np.int64)
+        times = counts.edges["count"].astype(np.int64)
+        return counts.per_run(times * entering[index], "to", regions) + counts.per_run(
+            times * leaving[index], "from", regions
+        )
 
-    def _entering(self, before: Node, node: Node) -> int:
-        """The cycles of `node` after `before`, without what its own last branch costs when taken."""
-        history = decode(before.address, before.code)[-_HISTORY:]
-        return self.straight(history + decode(node.address, node.code), len(history), _jumps(before, node))
+    def entering(self, before: Node, node: Node) -> list[int]:
+        """The cycles of each instruction of `node` after `before`, without what its last branch costs when taken."""
+        history = executed(before)[-_HISTORY:]
+        return self.straight(history + executed(node), len(history), jumps(before, node))
 
-    def _leaving(self, node: Node, after: Node) -> int:
+    def leaving(self, node: Node, after: Node) -> int:
         """What leaving `node` costs when that means a jump."""
-        return self.taken(decode(node.address, node.code)[-1]) if _jumps(node, after) else 0
+        return self.taken(executed(node)[-1]) if node.code and jumps(node, after) else 0
 
 
-def _jumps(node: Node, after: Node) -> bool:
+def jumps(node: Node, after: Node) -> bool:
     """Whether the branch at the end of `node` is taken on the way to `after`."""
     return after.address != node.end
 

@@ -1,6 +1,7 @@
 """Thumb instructions as the timing rules see them; capstone reads the encoding."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import cache
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import capstone
 from capstone import arm_const as arm
 
-from bnncc.sim.count import insn_size
+from bnncc.sim.count import Node, insn_size
 
 
 class Kind(Enum):
@@ -23,6 +24,7 @@ class Kind(Enum):
     FLOAT = auto()  # arithmetic and transfers of the FPU
     BRANCH = auto()
     IT = auto()
+    SKIPPED = auto()  # a load or store of an IT block whose condition was false
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Insn:
     address_registers: frozenset[int] = frozenset()
     words: int = 0
     to_pc: bool = False  # a load into pc
+    float_reads: frozenset[int] = frozenset()  # single registers of the FPU; without a multiply-accumulate's addend
+    float_result: frozenset[int] = frozenset()  # that FPU arithmetic computed
+    accessed: int = 0  # FLASH, OTHER: what a load or store accessed, once it was executed
 
 
 _MULTIPLE = {
@@ -50,6 +55,8 @@ _MULTIPLE = {
     "strd": Kind.STORE_MULTIPLE,
 }
 _BRANCHES = {"b", "bl", "blx", "bx", "cbz", "cbnz", "tbb", "tbh"}
+_FLOAT_ARITHMETIC = ("vadd", "vsub", "vmul", "vnmul", "vdiv", "vsqrt", "vcvt")
+_FLOAT_ACCUMULATE = ("vmla", "vmls", "vnmla", "vnmls", "vfma", "vfms", "vfnma", "vfnms")
 _LOADS = {"ldr", "ldrb", "ldrh", "ldrsb", "ldrsh"}
 _STORES = {"str", "strb", "strh"}
 
@@ -72,6 +79,19 @@ def decode(address: int, code: bytes) -> tuple[Insn, ...]:
         raw = next(_disassembler().disasm(code[at : at + size], address + at), None)
         found.append(_classify(raw) if raw else Insn(address + at, size, "unknown", Kind.ALU))
         at += size
+    return tuple(found)
+
+
+@cache
+def executed(node: Node) -> tuple[Insn, ...]:
+    """The instructions of a node, with what they accessed; a load or store that accessed nothing was skipped."""
+    found = []
+    for i, insn in enumerate(decode(node.address, node.code)):
+        accessed = node.accessed(i)
+        if not insn.words or accessed:
+            found.append(replace(insn, accessed=accessed))
+        else:
+            found.append(Insn(insn.address, insn.size, insn.name, Kind.SKIPPED))
     return tuple(found)
 
 
@@ -105,8 +125,28 @@ def _classify(raw: Any) -> Insn:
     if name in _BRANCHES or to_pc:
         return insn(Kind.BRANCH)
     if name.startswith("v"):
-        return insn(Kind.FLOAT, words=_float_words(name, registers), address_registers=addresses)
+        reads, result = raw.regs_access()
+        accumulates = name in _FLOAT_ACCUMULATE
+        return insn(
+            Kind.FLOAT,
+            words=_float_words(name, registers),
+            address_registers=addresses,
+            float_reads=_singles(registers[1:] if accumulates else reads),
+            float_result=_singles(result if accumulates or name in _FLOAT_ARITHMETIC else ()),
+        )
     return insn(Kind.ALU, writes=written - {arm.ARM_REG_CPSR})
+
+
+def _singles(registers: Iterable[int]) -> frozenset[int]:
+    """The FPU's registers among these, as single ones: d1 is s2 and s3."""
+    found = set()
+    for register in registers:
+        if arm.ARM_REG_S0 <= register <= arm.ARM_REG_S31:
+            found.add(register)
+        elif arm.ARM_REG_D0 <= register <= arm.ARM_REG_D15:
+            first = arm.ARM_REG_S0 + 2 * (register - arm.ARM_REG_D0)
+            found |= {first, first + 1}
+    return frozenset(found)
 
 
 def _float_words(name: str, registers: list[int]) -> int:

@@ -238,7 +238,15 @@ def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]
     """First layers."""
     for elem, shape in ((Elem.U8, (1, 14, 14)), (Elem.U8, (3, 10, 10)), (Elem.I8, (2, 9, 8)), (Elem.U8, (6, 7, 7))):
         g = Layers(rng, elem, shape)
-        for out, kernel, stride in ((16, 3, 1), (32, 3, 1), (128, 3, 1), (64, 3, 2), (20, 5, 1), (64, 2, 1), (40, 5, 2)):
+        for out, kernel, stride in (
+            (16, 3, 1),
+            (32, 3, 1),
+            (128, 3, 1),
+            (64, 3, 2),
+            (20, 5, 1),
+            (64, 2, 1),
+            (40, 5, 2),
+        ):
             if shape[0] * kernel**2 < 100:
                 g.conv(g.input, out, kernel, pad=kernel // 2, stride=stride)
         g.conv(g.input, 32, 3)

@@ -13,7 +13,7 @@ from bnncc.sim.count import count_elf
 from bnncc.sim.cycles import Timing
 from bnncc.sim.elf import marks, symbols
 from bnncc.sim.qemu import build_for_first_machine
-from bnncc.target import Core
+from bnncc.target import Core, Flash
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Measurement:
     note: str  # what is special about the machine, or ""
     model: str  # the label that every figure in cycles must carry
     instructions: NDArray[np.int64]  # [N, S + 1]
-    cycles: NDArray[np.int64]  # [N, S + 1]
+    cycles: NDArray[np.int64]  # [N, S + 1], zero wait states
+    waited: NDArray[np.int64]  # [N, S + 1], cycles more spent waiting for flash; 0 if no flash was given
+    waiting: str | None  # the label of figures in cycles with those waited, None without
     stack_bytes: int  # the deepest stack of a run below its caller's, by the words it overwrote
     results: NDArray[np.uint8]  # [N, sizeof(result)], the raw bytes of NAME_result
 
@@ -52,10 +54,12 @@ def measure(
     step_count: int,
     result_bytes: int,
     exit_threshold: float | None = None,
+    flash: Flash | None = None,
 ) -> Measurement:
     """Run the generated model `name` in `folder` (NAME.h, NAME.c, model.h) on `inputs` in the simulator.
 
-    `inputs` is [N, INPUT_COUNT] of the model's own input type; `exit_threshold` (nats) replaces the model's.
+    `inputs` is [N, INPUT_COUNT] of the model's own input type; `exit_threshold` (nats) replaces the model's; waiting
+    for `flash` is simulated.
     Raises what `build_elf`, `run_elf` and `plugin` do.
     """
     defines: dict[str, str | None] = {f"{name.upper()}_STEP": "BNNCC_MARK"}
@@ -69,13 +73,15 @@ def measure(
         sources = [sim_folder() / "measure.c", sim_folder() / "profiled.c"]
         machine = build_for_first_machine(sources, core, elf, include=[folder], defines=defines)
         begin = symbols(elf)[f"{name}_run"].address
-        run, counts = count_elf(elf, machine, [(begin, step_count), *marks(elf)], cwd=cwd)
+        run, counts = count_elf(elf, machine, [(begin, step_count), *marks(elf)], flash=flash, cwd=cwd)
         return Measurement(
             machine=run.machine,
             note=run.note,
             model=timing.statement,
             instructions=counts.instructions(step_count + 1),
             cycles=timing.per_run(counts, step_count + 1),
+            waited=counts.waited(step_count + 1),
+            waiting=timing.waiting(flash) if flash else None,
             stack_bytes=int.from_bytes((cwd / "stack.bin").read_bytes(), "little"),
             results=np.fromfile(cwd / "results.bin", np.uint8).reshape(-1, result_bytes),
         )

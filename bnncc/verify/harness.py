@@ -69,7 +69,7 @@ def driver_source(compiled: Artifact, *, inject: bool) -> str:
             {
                 "given": [view(t) for t in given_buffers(compiled, step.index)] if inject else [],
                 "poisoned": [
-                    view(step.op.y),
+                    *([] if program.overwritten(step) else [view(step.op.y)]),
                     *({"place": place(program, s), "bytes": program.buffer(s).bytes} for s in scratch),
                 ],
                 "call": f"{program.name}_step{step.index}({arguments(program, step, names)})",

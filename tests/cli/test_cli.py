@@ -12,11 +12,13 @@ from onnx import helper as h
 import bnncc
 from bnncc.cli import info
 from bnncc.codes import CODES
+from bnncc.sim.build import build_elf
+from bnncc.target import cores
 from tests.nets import Net
 
 
 def test_help_of_every_command_has_an_example(run):
-    commands = ("compile", "verify", "measure", "flash", "targets", "explain", "doctor")
+    commands = ("compile", "verify", "measure", "cycles", "flash", "targets", "explain", "doctor")
     top = run("--help")
     for command in commands:
         assert command in top.out
@@ -120,6 +122,17 @@ def test_measure_in_the_simulator(run, model):
     assert all(s["instructions"] > 0 and s["cycles"] >= s["instructions"] / 2 for s in found["steps"])
     assert found["instructions"]["mean"] >= sum(s["instructions"] for s in found["steps"])
     assert "predicted" in run("measure", model, "--samples", 1).out
+
+
+def test_measure_with_wait_states(run, model):
+    found = json.loads(run("measure", model, "--target", "nucleo_f446re", "--samples", 1, "--json").out)
+    assert found["waiting"]["cycle_model"].startswith("estimated, 5 wait states, prefetch")
+    assert found["waiting"]["cycles"]["mean"] > found["cycles"]["mean"]
+    assert all(s["waiting_cycles"] >= s["cycles"] for s in found["steps"])
+    assert "waiting" not in json.loads(run("measure", model, "--samples", 1, "--json").out)
+    shown = run("measure", model, "--target", "nucleo_f446re", "--samples", 1, "--wait-states", 3).out
+    for word in ("with waits", "estimated, zero wait states", "estimated, 3 wait states", "at 180 MHz"):
+        assert word in shown
 
 
 def test_targets_explain_doctor(run, monkeypatch):
@@ -331,3 +344,64 @@ def test_bad_values_of_options(run, ternary, command, option, value):
     assert done.code == 2
     assert option in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "main.c").write_text(
+        "static int square(int x);\n"
+        "__attribute__((noinline)) static int square(int x) { return x * x; }\n"
+        "int main(void) { volatile int x = 3; x = square(x); x = square(x); return x != 81; }\n"
+    )
+    core = cores()["cortex-m4"]
+    return build_elf([tmp_path / "main.c"], core, core.machines[0], tmp_path / "program.elf")
+
+
+def test_cycles_of_a_program(run, program):
+    done = run("cycles", program)
+    assert done.code == 0
+    for word in ("square", "main", "start", "counted exactly on QEMU mps2-an386", "estimated, zero wait states"):
+        assert word in done.out
+    found = json.loads(run("cycles", program, "--json").out)
+    assert found["ok"] is True
+    assert found["cycle_model"] == "estimated, zero wait states (Cortex-M4 rules)"
+    square = next(f for f in found["functions"] if f["name"] == "square")
+    assert (square["calls"], square["instructions"], square["cycles"]) == (2, 4, 6)
+    assert found["cycles"] == sum(f["cycles"] for f in found["functions"])
+
+
+def test_cycles_of_one_function(run, program):
+    text = run("cycles", program, "-s", "square").out
+    assert "2 calls from outside" in text
+    assert "3.0 cycles, 3.0 of them its own, estimated, zero wait states" in text
+    main = json.loads(run("cycles", program, "-s", "main", "--json").out)
+    assert main["symbol"]["calls"] == 1
+    assert main["symbol"]["inclusive"]["instructions"] == main["symbol"]["self"]["instructions"] + 4
+    assert main["symbol"]["inclusive"]["cycles_per_call"] == main["cycles"]
+    assert {f["name"] for f in main["functions"]} == {"main", "square"}
+    assert "was not called" in run("cycles", program, "-s", "fault").out
+
+
+def test_cycles_with_wait_states(run, program):
+    zero = json.loads(run("cycles", program, "--json").out)
+    assert "waiting_cycles" not in zero
+    found = json.loads(run("cycles", program, "-t", "nucleo_f446re", "--json").out)
+    assert found["cycles"] == zero["cycles"]
+    assert found["waiting_cycles"] > found["cycles"]
+    model = "5 wait states, prefetch, 64 instruction and 8 data lines of 16 bytes cached"
+    assert found["waiting_cycle_model"] == f"estimated, {model} (Cortex-M4 rules)"
+    three = json.loads(run("cycles", program, "--wait-states", 3, "--json").out)
+    assert three["waiting_cycle_model"].startswith("estimated, 3 wait states, no prefetch, lines of 8 bytes, no cache")
+    none = run("cycles", program, "-t", "nucleo_f446re", "--wait-states", 0, "--json")
+    assert "waiting_cycles" not in json.loads(none.out)
+    shown = run("cycles", program, "-t", "nucleo_f446re", "-s", "square").out
+    for word in ("with waits", "zero wait states", "5 wait states"):
+        assert word in shown
+
+
+def test_cycles_refuses(run, program, tmp_path):
+    usage(run, "cycles", program, "--target", "cortex-m0", code="E0410")
+    usage(run, "cycles", tmp_path / "main.c", code="E0410")
+    usage(run, "cycles", program, "--symbol", "squares", code="E0411")
+    usage(run, "cycles", program, "--target", "nothing", code="E0401")
+    assert json.loads(run("cycles", program, "-s", "squares", "--json").out)["diagnostics"][0]["code"] == "E0411"

@@ -28,7 +28,8 @@ HOST = ("gcc", "-std=c99", "-O1", "-g", "-ffp-contract=off", *WARNINGS, "-Wno-un
 class Case:
     """An op, the kernel to run it with, the values of its inputs [N, C, H, W].
 
-    `layout` is "nchw" or "nhwc" if the op reads the network's input in that order, as its input number `place`.
+    `layout` is "nchw" or "nhwc" if the op reads the network's input in that order, as its input number `place`. The output
+    overwrites input number `over`, if any.
     """
 
     op: Op
@@ -36,6 +37,7 @@ class Case:
     values: tuple[np.ndarray, ...]
     layout: str = ""
     place: int = 0
+    over: int | None = None
 
     def is_input(self, place: int) -> bool:
         """Whether one of the op's inputs is the network's."""
@@ -68,6 +70,9 @@ def program_of(cases: list[Case], core: Core) -> Program:
         assert s.kernel == c.kernel, f"{c.kernel} refused: {s.considered}"
     buffers = [b for s in steps[:-1] for b in buffers_of(s)]
     placed, arena, bound = plan(buffers)
+    for s, c in zip(steps, cases, strict=False):
+        if c.over is not None:
+            placed = in_place(placed, s.op.inputs[c.over].name, s.op.y.name)
     return Program("bench", graph, tuple(steps), placed, arena, bound, any(c.layout == "nhwc" for c in cases))
 
 
@@ -76,6 +81,12 @@ def buffers_of(s: Step) -> list[Buffer]:
     return [tensor_buffer(t, s.index, s.index) for t in tensors] + [
         Buffer(f"step{s.index}:{part}", kind, n, s.index, s.index) for part, kind, n in s.parts.scratch
     ]
+
+
+def in_place(buffers: tuple[Buffer, ...], x: str, y: str) -> tuple[Buffer, ...]:
+    """The buffers with y where x is."""
+    offset = next(b.offset for b in buffers if b.name == x)
+    return tuple(replace(b, over=(x,), offset=offset) if b.name == y else b for b in buffers)
 
 
 def result_array(op: Op) -> tuple[str, int]:
@@ -89,15 +100,18 @@ def driver(program: Program, samples: int) -> str:
         k = s.index
         kind, count = result_array(s.op)
         given = [(f"x{k}_{j}", c_type(t), elements(t)) for j, t in enumerate(s.op.inputs)]
-        own = [*given, (f"y{k}", kind, count)]
-        own += [(f"{part}{k}", c, n) for part, c, n in s.parts.scratch]
-        assert parameters(s).count(",") == len(own) - 1
+        over = program.overwritten(s)
+        y = f"x{k}_{over[0]}" if over else f"y{k}"
+        scratch = [(f"{part}{k}", c, n) for part, c, n in s.parts.scratch]
+        own = [*given, *([] if over else [(y, kind, count)]), *scratch]
+        passed = [n for n, _, _ in given] + [y] + [n for n, _, _ in scratch]
+        assert parameters(s).count(",") == len(passed) - 1
         arrays += [f"static {c} {n}[{count}] __attribute__((aligned(4)));" for n, c, count in own]  # as in the arena
         calls += [f"poison({n}, sizeof {n});" for n, _, _ in own]
         calls += [
             *(f'if (port_read(in, {n}, sizeof {n}) != sizeof {n}) port_fail("short");' for n, _, _ in given),
-            f"bench_step{k}({', '.join(n for n, _, _ in own)});",
-            f"port_write(out, y{k}, sizeof y{k});",
+            f"bench_step{k}({', '.join(passed)});",
+            f"port_write(out, {y}, {count} * sizeof *{y});",
         ]
     body = "\n        ".join(calls)
     return f"""#include "port.h"

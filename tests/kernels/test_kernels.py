@@ -19,6 +19,7 @@ HOST_CORE = cores()["cortex-m4"]
 APPLICATION = (Elem.U8, Elem.I8, Elem.F32)  # what a network's input can be
 READS_INPUT = [k for k in MAKERS if k not in ("binary_conv", "binary_dense", "grouped_conv", "bit_pool")]
 READS_INPUT = [k for k in READS_INPUT if k not in ("concat_bits", "move_pixels")]
+OVERWRITES = [k for k in MAKERS if k.endswith(("conv", "dense", "_pool"))] + ["combine", "map"]
 
 
 def case(rng, kernel, *, small=False, layout=""):
@@ -34,8 +35,12 @@ def case(rng, kernel, *, small=False, layout=""):
             return Case(op, kernel, values, layout, int(rng.choice(places)) if layout else 0)
 
 
+def kernel_of(op, kernel):
+    return next(k for k in KERNELS if k.name == kernel and type(op) in k.ops)
+
+
 def refused(op, kernel):
-    return next(k for k in KERNELS if k.name == kernel and type(op) in k.ops).refuses(op)
+    return kernel_of(op, kernel).refuses(op)
 
 
 def run_all(cases, core, where, *, sim=False):
@@ -73,6 +78,23 @@ def test_on_the_networks_input(kernel, layout, tmp_path):
     for k in range(3):
         (tmp_path / str(k)).mkdir()
         run_all([case(rng, kernel, layout=layout)], HOST_CORE, tmp_path / str(k))
+
+
+@pytest.mark.parametrize("kernel", MAKERS)
+def test_in_place(kernel, tmp_path):
+    """The output in the memory of an input, where the kernel says that it may be."""
+    rng = np.random.default_rng([4, *kernel.encode()])
+    cases = []
+    for _ in range(3000):
+        op = MAKERS[kernel](rng)
+        given = kernel_of(op, kernel).in_place(op)
+        if given and op.x.size < 20_000 and not refused(op, kernel):
+            cases.append(Case(op, kernel, tuple(inputs(rng, t) for t in op.inputs), over=int(rng.choice(given))))
+        if len(cases) == 20:
+            break
+    assert bool(cases) == (kernel in OVERWRITES)
+    if cases:
+        run_all(cases, HOST_CORE, tmp_path)
 
 
 @pytest.mark.parametrize("pad_value", [0, 1, -1])

@@ -10,8 +10,8 @@ from bnncc.sim.elf import marks
 from bnncc.sim.qemu import build_for_first_machine
 from bnncc.target import cores
 
-# Assembly -> (instructions, cycles). r4 points to memory whose first word is its own address, r5 is 8; each piece
-# begins at an address 0 mod 4, after a nop.
+# Assembly -> (instructions, cycles). r4 points to RAM whose first word is its own address, r6 to flash, r5 is 8; each
+# piece begins at an address 0 mod 4, after a nop.
 Pieces = dict[str, tuple[int, int]]
 
 EVERY_CORE: Pieces = {
@@ -28,13 +28,20 @@ ARMV7M: Pieces = {
     "ldr r0, [r4]; ldr r1, [r4, #4]": (2, 3),
     "ldr r0, [r4]; ldr r1, [r0]": (2, 4),
     "; ".join(f"ldr r0, [r4, #{4 * i}]" for i in range(9)): (9, 10),
+    "ldr r0, [r4]; ldr r1, [r6]": (2, 4),
+    "ldr r0, [r6]; ldr r1, [r6, #4]; ldr r2, [r4]": (3, 5),
+    "ldr r0, [r4]; nop; ldr r1, [r6]": (3, 5),
     "adds r4, r4, #0; ldr r0, [r4]": (2, 4),
+    "adds r4, r4, #0; ldm r4, {r0, r1}": (2, 5),
     "adds r4, r4, #0; nop; ldr r0, [r4]": (3, 4),
     "ldr r0, [r4]; str r0, [r4, #4]": (2, 2),
     "ldr r0, [r4]; str r0, [r0, #4]": (2, 3),
     "str r0, [r4, #4]": (1, 1),
     "str r0, [r4, r5]": (1, 2),
     "ldr r0, [r4]; str r0, [r4, r5]": (2, 4),
+    "str r0, [r4, r5]; ldr r0, [r4]": (2, 5),
+    "str r0, [r4, #4]; nop; ldr r0, [r4]": (3, 4),
+    "str r0, [r4, #4]; str r0, [r4, #8]": (2, 2),
     "str r0, [r4, #4]; ldr r0, [r4]": (2, 4),
     "str r0, [r4, #4]; ldm r4, {r0, r1}": (2, 5),
     "ldrd r0, r1, [r4]": (1, 3),
@@ -47,8 +54,20 @@ ARMV7M: Pieces = {
     "movs r0, #5; 1: subs r0, #1; bne 1b": (11, 1 + 5 * 2 + 4),
     "cmp r4, r4; it eq; addeq r0, r0, #1": (3, 2),
     "cmp r4, r4; it ne; addne r0, r0, #1": (3, 2),
+    "cmp r4, r4; it eq; ldreq r0, [r4]": (3, 3),
+    "cmp r4, r4; it ne; ldrne r0, [r4]": (3, 2),
+    "cmp r4, r4; ite eq; ldreq r0, [r4]; ldrne r0, [r4, #4]": (4, 4),
+    "cmp r4, r4; it eq; streq r0, [r4, r5]": (3, 3),
+    "cmp r4, r4; it ne; strne r0, [r4, r5]": (3, 2),
+    "cmp r4, r4; it ne; ldmne r4, {r0, r1, r2}": (3, 2),
+    "cmp r4, r4; it ne; popne {r0, pc}": (3, 2),
+    "cmp r4, r4; it eq; beq 1f; nop; 1:": (3, 3),
+    "movs r0, #0; tbb [pc, r0]; .byte 1, 0; 1:": (2, 4),
+    "bl 2f; ldr r0, [r4]; b 1f; 2: push {lr}; ldr pc, [sp], #4; 1:": (5, 2 + 2 + 4 + 2 + 2),
+    "dsb": (1, 1),
     "ldr r0, [r4]; add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1": (5, 7),
     "ldr.w r0, [r4]; add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1": (4, 5),
+    "ldr r0, [r4]" + 7 * "; add.w r1, r1, #1": (8, 10),
     "nop; add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1": (4, 4),
     "b 1f; .p2align 2; nop; 1: add.w r1, r1, #1; add.w r1, r1, #1; add.w r1, r1, #1": (4, 6),
     "udiv r0, r5, r5": (1, 12),
@@ -63,9 +82,18 @@ M3: Pieces = {
 M4: Pieces = {
     "mla r0, r5, r5, r5": (1, 1),
     "umull r0, r1, r5, r5": (1, 1),
+    "smlal r0, r1, r5, r5": (1, 1),
+    "umaal r0, r1, r5, r5": (1, 1),
     "vadd.f32 s0, s1, s2": (1, 1),
     "vmul.f32 s0, s1, s2": (1, 1),
     "vmla.f32 s0, s1, s2": (1, 3),
+    "vadd.f32 s0, s1, s2; vadd.f32 s3, s0, s1": (2, 3),
+    "vadd.f32 s0, s1, s2; nop; vadd.f32 s3, s0, s1": (3, 3),
+    "vadd.f32 s0, s1, s2; vstr s0, [r4, #4]": (2, 4),
+    "vmul.f32 s0, s1, s2; vmla.f32 s0, s1, s2": (2, 4),
+    "vmul.f32 s0, s1, s2; vmla.f32 s3, s0, s2": (2, 5),
+    "vmla.f32 s0, s1, s2; vmov r0, s0": (2, 5),
+    "vldr s0, [r4]; vadd.f32 s1, s0, s0": (2, 3),
     "vdiv.f32 s0, s1, s2": (1, 14),
     "vsqrt.f32 s0, s1": (1, 14),
     "vcvt.f32.s32 s0, s0": (1, 1),
@@ -113,6 +141,7 @@ __asm__(".syntax unified\\n.p2align 2\\n.thumb_func\\nfunction_bx: bx lr\\n"
         ".p2align 10\\n.thumb_func\\nfunction_page: movs r0, #3\\n.rept 508\\nnop\\n.endr\\n"
         "1: nop\\nsubs r0, #1\\nbne 1b\\nbx lr\\n");
 static void *memory[16];
+static const int constants[2] = {1, 2};
 """
 
 
@@ -126,8 +155,9 @@ def count_pieces(core_name: str, pieces: list[str], folder: Path) -> Counts:
         text += f"""    {{
         register void **r4 __asm__("r4") = memory;
         register int r5 __asm__("r5") = 8;
+        register const int *r6 __asm__("r6") = constants;
         __asm__ volatile(".syntax unified\\n{lines}" : "+r"(r4), "+r"(r5)
-                         :: "r0", "r1", "r2", "lr", "cc", "memory"{floats});
+                         : "r"(r6) : "r0", "r1", "r2", "lr", "cc", "memory"{floats});
     }}
 """
     source, elf = folder / "pieces.c", folder / "pieces.elf"
