@@ -180,6 +180,10 @@ CODES: dict[str, tuple[str, str]] = {
         "cycles takes a bare-metal program, linked for one of the machines that simulate the target's core; "
         "targets/cores tells where their memory lies. A core without Thumb-2 cannot run a program that was built with it.",
     ),
+    "E0412": (
+        "no such benchmark",
+        "bench takes the layers and the kernels that its own table names; a kernel runs only on layers that it can do.",
+    ),
     "E0411": (
         "no such function in the program",
         "--symbol takes a function's name as it stands in the program's symbol table: a static function that was inlined "

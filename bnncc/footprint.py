@@ -33,7 +33,7 @@ def footprint(compiled: Artifact) -> dict[str, Any]:
             return sizes
     sizes["code_bytes"] = found.flash_bytes - program.flash_bytes
     sizes["library_bytes"] = found.library_bytes
-    sizes["stack_bytes"] = found.stack_bytes
+    sizes["stack_bytes"] = found.stack_bytes + max((s.parts.stack for s in program.steps), default=0)
     sizes["stack_without"] = list(found.library_calls)
     sizes["toolchain"] = "arm-none-eabi-gcc -O2"
     return sizes

@@ -75,11 +75,15 @@ class StepLine:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a kernel needs to run an op: constants, scratch as (name, C type, elements), and its template's parameters."""
+    """What a kernel needs to run an op: constants, scratch as (name, C type, elements), and its template's parameters.
+
+    `stack`: the most that its assembly pushes, in bytes, which no compiler sees.
+    """
 
     constants: tuple[Constant, ...] = ()
     scratch: tuple[tuple[str, str, int], ...] = ()
     params: Mapping[str, object] = field(default_factory=dict)
+    stack: int = 0
 
 
 @dataclass(frozen=True)

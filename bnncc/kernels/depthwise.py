@@ -67,7 +67,7 @@ def build(op: Op, name: str) -> Parts:
 
 def work(op: Op) -> Mapping[str, float]:
     c = conv(op)
-    words, pixels = unit(c.x.shape[0]).words, c.y.pixels
+    words, pixels, planes = unit(c.x.shape[0]).words, c.y.pixels, c.taps.bit_length() + (c.cut is not None)
     return {
         "call": 1,
         "pixel": pixels,
@@ -75,6 +75,7 @@ def work(op: Op) -> Mapping[str, float]:
         "word": pixels * words,
         "quad": c.taps // 4 * pixels * words,
         "single": c.taps % 4 * pixels * words,
+        "carry": (c.taps // 4 * (planes - 2) + c.taps % 4 * planes) * pixels * words,
         "sum": 0 if c.cut else c.y.size,
         **epilogue_work(c),
     }

@@ -34,7 +34,7 @@ def refuse(op: Op) -> str:
 
 def widths(op: Conv) -> list[int]:
     """The bits of each table's index: the division of the inputs that costs least."""
-    o, taps = op.weight.shape[0], op.taps
+    o, taps = int(op.weight.shape[0]), op.taps
 
     def made(limit: int) -> list[int]:
         n = -(-taps // limit)
@@ -42,7 +42,7 @@ def widths(op: Conv) -> list[int]:
         return [least + (k < more) for k in range(n)]
 
     def cycles(w: list[int]) -> float:
-        return sum(ENTRY * (1 << k) + LOOKUP * o for k in w) + WORD * o * len(words(w))
+        return sum(ENTRY * float(1 << k) + LOOKUP * o for k in w) + WORD * o * len(words(w))
 
     return min((w for w in map(made, range(NARROW, WIDE + 1)) if w[-1] >= LEAST), key=cycles)
 
@@ -101,6 +101,7 @@ def build(op: Op, name: str) -> Parts:
             "row": rows.shape[1],
             "mask": f"0x{(1 << o % 32) - 1:x}u",
         },
+        stack=36,
     )
 
 

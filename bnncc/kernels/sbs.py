@@ -54,7 +54,8 @@ class Windows:
 
 @dataclass(frozen=True)
 class Variants:
-    """Classes of windows: `of` [Ho, Wo] numbers them, those without a tap outside the image last; `valid` [n, kh, kw]; `cuts` [n] rows of op.cut.
+    """Classes of windows: `of` [Ho, Wo] numbers them, those without a tap outside the image last; `valid` [n, kh, kw] are
+    their taps in the image, `cuts` [n] their rows of op.cut.
 
     `row` and `column` sum up to `of` where they are not None.
     """
@@ -179,6 +180,7 @@ def build(op: Op, name: str) -> Parts:
             "first_full": n - kinds.full,
             "fulls": kinds.full,
         },
+        stack=48 + 4 * (c.taps // 16 + 2 * (windows.kernel[1] + 1)),  # registers, and a carry for 16 entries of a list
     )
 
 

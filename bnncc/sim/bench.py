@@ -16,6 +16,7 @@ from bnncc.layout import storage_bytes
 from bnncc.lower import lower
 from bnncc.ops import Conv, Threshold
 from bnncc.scalar import Cut
+from bnncc.sim.footprint import footprint
 from bnncc.sim.measure import measure
 from bnncc.target import Core
 from bnncc.tensor import Elem, Tensor
@@ -65,7 +66,9 @@ class Row:
     cycles: int
     predicted_cycles: int  # what the compiler expects at this density
     scratch_bytes: int
+    stack_bytes: int  # that assembly pushes at most
     flash_bytes: int  # constants of the layer
+    code_bytes: int  # of the whole program: the layer, the threshold before it, the output
 
     @property
     def mac_per_cycle(self) -> float:
@@ -124,6 +127,7 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
         for name, text in {**emit(program, NAME, core.name), "model.h": adapter(NAME)}.items():
             (Path(scratch) / name).write_text(text, encoding="utf-8")
+        code = code_bytes(Path(scratch), core)
         dtype = result_dtype(program)
         flat = x.reshape(RUNS, -1)
         m = measure(Path(scratch), NAME, core, flat, step_count=len(program.steps), result_bytes=dtype.itemsize)
@@ -139,8 +143,17 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
         round(float(m.cycles[:, step.index].mean())),
         round(step.cost.cycles),
         sum(storage_bytes(kind, count) for _, kind, count in step.parts.scratch),
+        step.parts.stack,
         step.flash_bytes,
+        code,
     )
+
+
+def code_bytes(folder: Path, core: Core) -> int:
+    """The functions of the program, without constants."""
+    found = footprint(folder / f"{NAME}.c", core, f"{NAME}_run", include=[folder])
+    constants = (folder / f"{NAME}_weights.h").read_text(encoding="utf-8")
+    return sum(size for name, size in found.symbols.items() if name.startswith(NAME) and f"{name}[" not in constants)
 
 
 def kernels_for(shape: Shape) -> list[str]:

@@ -1,7 +1,7 @@
 """Fits the [cost.*] tables of targets/cores to the simulator's estimates: `python -m bnncc.sim.calibrate [--target CORE] [--write]`.
 
-Each kernel runs on a few dozen layers of many shapes; what its `work` counts is fitted to the cycles of each layer, by
-non-negative least squares on the relative error.
+Each kernel runs on a few dozen layers of many shapes and on those of the benchmark; what its `work` counts is fitted to
+the cycles of each layer, by non-negative least squares on the relative error.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from bnncc.kernels import KERNELS
 from bnncc.layout import C_TYPES, DTYPES
 from bnncc.lower import lower
 from bnncc.resources import folder
+from bnncc.sim.bench import SHAPES, layer, plan_rows, run
 from bnncc.sim.build import COMPILER, tool
 from bnncc.sim.cycles import Timing
 from bnncc.sim.layers import programs
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 NAME = "layers"  # of the generated programs
 RUNS = 2  # random inputs of each program; the means count
 FAMILIES = ({"binary_conv", "binary_dense"},)  # kernels with the same inner loops, fitted together
+WEIGHT = 3  # of a layer of the benchmark, whose shapes are the common ones
 LEAST = 100  # cycles: where less is spent, it does not matter how well that is predicted
 
 
@@ -82,7 +84,12 @@ def measure_graph(graph: Graph, core: Core, forced: str | None, rng: np.random.G
 def measure_core(core: Core) -> list[Sample]:
     """All samples of a core; always the same ones."""
     rng = np.random.default_rng(0)
-    return [s for graph, forced in programs(rng) for s in measure_graph(graph, core, forced, rng)]
+    varied = [s for graph, forced in programs(rng) for s in measure_graph(graph, core, forced, rng)]
+    kernels = {k.name: k for k in KERNELS}
+    for shape, kernel, density in plan_rows(SHAPES, ()):
+        op = layer(shape, density).ops[-1]
+        varied += WEIGHT * [Sample(kernel, kernels[kernel].work(op), float(run(shape, kernel, density, core).cycles))]
+    return varied
 
 
 def non_negative_least_squares(a: Floats, b: Floats) -> Floats:

@@ -1,0 +1,107 @@
+"""bnncc bench: every kernel on fixed layers, in the simulator."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from bnncc.cli.options import Json, Target
+from bnncc.cli.show import console, print_json, print_table, progress
+from bnncc.errors import UsageError
+from bnncc.kernels import KERNELS
+from bnncc.sim.bench import SHAPES, Row, plan_rows, run
+from bnncc.sim.cycles import Timing
+from bnncc.target import find_target
+
+
+def bench_command(
+    target: Target = "cortex-m4",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="Only this layer; may be given several times.", show_default="all"),
+    ] = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option("--kernel", help="Only this kernel; may be given several times.", show_default="all that apply"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run every kernel on fixed layers, check its outputs, count instructions and estimate cycles.
+
+    Example: bnncc bench --target cortex-m4 --shape c128
+    """
+    core = find_target(target).core
+    shapes = [s for s in SHAPES if s.name in known(shape, [s.name for s in SHAPES], "--shape")]
+    kernels = known(kernel, [k.name for k in KERNELS], "--kernel") if kernel else []
+    wanted = list(plan_rows(shapes, kernels))
+    if not wanted:
+        raise UsageError.of(
+            "E0412",
+            "none of these kernels does any of these layers",
+            remedy="leave --kernel out to see which do",
+        )
+    with progress("measuring", len(wanted), quiet=json) as advance:
+        rows = []
+        for part in wanted:
+            rows.append(run(*part, core))
+            advance(1)
+    if json:
+        print_json([as_dict(r, target) for r in rows])
+    else:
+        show(rows, target, Timing.of(core).statement)
+
+
+def known(given: Sequence[str] | None, names: Sequence[str], option: str) -> Sequence[str]:
+    """The names given, all of them if none is. Raises UsageError E0412 for one that there is not."""
+    for name in given or ():
+        if name not in names:
+            raise UsageError.of("E0412", f"{option} {name} is not known", remedy=f"choose of {', '.join(names)}")
+    return given or names
+
+
+def as_dict(r: Row, target: str) -> dict[str, Any]:
+    return {
+        "target": target,
+        "shape": r.shape,
+        "kernel": r.kernel,
+        "density": r.density,
+        "macs": r.macs,
+        "instructions": r.instructions,
+        "cycles": r.cycles,
+        "mac_per_cycle": round(r.mac_per_cycle, 3),
+        "predicted_cycles": r.predicted_cycles,
+        "scratch_bytes": r.scratch_bytes,
+        "stack_bytes": r.stack_bytes,
+        "flash_bytes": r.flash_bytes,
+        "code_bytes": r.code_bytes,
+    }
+
+
+def show(rows: Sequence[Row], target: str, model: str) -> None:
+    columns = ("shape", "kernel", "density", "instructions", "cycles", "MAC/cycle", "predicted", "scratch", "stack")
+    print_table(
+        f"{target}: cycles {model}",
+        [(c, "left" if c in ("shape", "kernel") else "right") for c in (*columns, "flash", "code")],
+        [
+            (
+                r.shape,
+                r.kernel,
+                "" if r.density is None else f"{r.density:g}",
+                f"{r.instructions:,}",
+                f"{r.cycles:,}",
+                f"{r.mac_per_cycle:.2f}",
+                f"{r.error:+.1%}",
+                r.scratch_bytes,
+                r.stack_bytes,
+                r.flash_bytes,
+                r.code_bytes,
+            )
+            for r in rows
+        ],
+    )
+    errors = np.abs([r.error for r in rows])
+    console.print(
+        f"Outputs checked. Prediction against estimate: {errors.mean():.1%} on average, {errors.max():.1%} at most. MACs are nominal: "
+        "padded ones count. scratch, stack, flash (constants) and code in bytes."
+    )
