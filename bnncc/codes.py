@@ -93,6 +93,11 @@ CODES: dict[str, tuple[str, str]] = {
         "--real-weights f16 stores weights in half precision, whose largest value is 65504. Use f32, or i8, which scales "
         "each output channel.",
     ),
+    "E0307": (
+        "the model does not fit the RAM budget",
+        "Tensors that are alive at once, with the scratch of the smallest kernels, take more than --ram-budget. The memory picture "
+        "(`bnncc compile --memory`) shows the step that holds most.",
+    ),
     "E0308": (
         "onnxruntime cannot run the model",
         "The reference of every verification is onnxruntime; without it nothing can be said about the C.",

@@ -59,6 +59,7 @@ def compile(
     real_weights: str = "f32",
     dump: "str | os.PathLike[str] | None" = None,
     kernel: str | None = None,
+    ram_budget: int | None = None,
 ) -> Compiled:
     """Compile an ONNX model for a core or a board.
 
@@ -67,6 +68,8 @@ def compile(
     require_binary refuses real-valued layers. sign_at_zero (+1, -1): what a ternary Sign gives at zero, which is refused
     where it can be reached otherwise. real_weights ("f32", "f16", "i8"): how weights that are not binary are stored.
     dump: a folder for the graph after every pass, the choice of kernels and the memory map. kernel forces one (for tests).
+    ram_budget: bytes that the context may take, the board's RAM by default: slower kernels with less scratch are chosen
+    until it fits, and E0307 is raised if it cannot.
     Raises ModelError, UsageError.
     """
     found = find_target(target)
@@ -76,10 +79,17 @@ def compile(
     record = Dump(Path(dump)) if dump is not None else None
     nhwc = imported.graph.input.channels_last if input_layout is None else input_layout == "nhwc"
     graph = run_passes(imported.graph, record.graph if record else None)
-    program = lower(graph, found.core, chosen, nhwc=nhwc, forced=kernel)
+    ram = ram_budget if ram_budget is not None else found.board.ram_bytes if found.board else None
+    program = lower(graph, found.core, chosen, nhwc=nhwc, forced=kernel, ram=ram)
     if record:
         record.program(program, imported)
         record.write()
+    if ram_budget is not None and program.arena_bytes > ram_budget:
+        raise ModelError.of(
+            "E0307",
+            f"the context takes at least {program.arena_bytes} bytes, beyond the budget of {ram_budget}",
+            remedy="raise --ram-budget; `bnncc compile --memory` shows which step needs it",
+        )
     if require_binary:
         refuse_real(program)
     return Compiled(chosen, found, imported, program, emit(program, file, found.core.name))

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from bnncc.graph import Graph, Output, needed
 from bnncc.kernels import KERNELS
 from bnncc.kernels.base import Kernel
+from bnncc.memory import load
 from bnncc.ops import Conv
 from bnncc.outputs import Classify, Decide, Store, result_tensor
 from bnncc.plan import lower_bound, plan
@@ -82,21 +84,26 @@ def decide(output: Output, k: int, *, last: bool) -> Decide:
     )
 
 
-def choose(op: Op, core: Core, forced: str | None) -> tuple[Kernel, tuple[Choice, ...]]:
+Excluded = Mapping[tuple[str, str], str]  # why a step, by its output, is not to be done by a kernel
+
+
+def choose(op: Op, core: Core, forced: str | None, excluded: Excluded) -> tuple[Kernel, tuple[Choice, ...]]:
     """The cheapest kernel that does not refuse the op, and what was considered."""
     considered: list[Choice] = []
     for k in KERNELS:
         if type(op) in k.ops:
-            refusal = k.refuses(op)
+            refusal = excluded.get((op.y.name, k.name)) or k.refuses(op)
             considered.append(Choice(k.name, None if refusal else k.cycles(op, core.cost), refusal))
     able = [c for c in considered if c.cycles is not None]
     best = next((c for c in able if c.kernel == forced), None) or min(able, key=lambda c: c.cycles or 0.0)
     return next(k for k in KERNELS if k.name == best.kernel), tuple(considered)
 
 
-def select(op: Op, core: Core, name: str, index: int, forced: str | None) -> Step:
+def select(
+    op: Op, core: Core, name: str, index: int, forced: str | None, excluded: Excluded = MappingProxyType({})
+) -> Step:
     """Step `index`, by the kernel that `choose` takes."""
-    kernel, considered = choose(op, core, forced)
+    kernel, considered = choose(op, core, forced, excluded)
     return Step(
         index,
         op,
@@ -141,12 +148,39 @@ def tensor_buffers(ops: Sequence[Op], in_place: Mapping[str, Collection[int]], s
     return buffers
 
 
-def lower(graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: str | None = None) -> Program:
-    """The Program of a graph for a core. `forced` names a kernel to take wherever it does not refuse (for tests)."""
-    in_place = {op.y.name: choose(op, core, forced)[0].in_place(op) for op in graph.ops}
+def lower(
+    graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: str | None = None, ram: int | None = None
+) -> Program:
+    """The Program of a graph for a core. `forced` names a kernel to take wherever it does not refuse (for tests).
+
+    `ram`: bytes that the arena should not exceed. While it does, the step that holds most takes its next-best kernel with
+    less scratch; the arena is larger nevertheless where there is none.
+    """
+    excluded: dict[tuple[str, str], str] = {}
+    while True:
+        program = lower_with(graph, core, name, nhwc, forced, excluded)
+        if ram is None or program.arena_bytes <= ram:
+            return program
+        large = sorted(program.steps, key=lambda s: load(program, s), reverse=True)
+        step = next((s for s in large if load(program, s) > ram and smaller(s)), None)
+        if step is None:
+            return program
+        excluded[step.op.y.name, step.kernel] = (
+            f"with {step.parts.scratch_bytes} bytes of scratch it exceeds the RAM budget"
+        )
+
+
+def smaller(step: Step) -> bool:
+    """Whether another kernel can do the step with less scratch."""
+    others = [k for k in KERNELS for c in step.considered if c.kernel == k.name != step.kernel and not c.refusal]
+    return any(k.build(step.op, "other").scratch_bytes < step.parts.scratch_bytes for k in others)
+
+
+def lower_with(graph: Graph, core: Core, name: str, nhwc: bool, forced: str | None, excluded: Excluded) -> Program:
+    in_place = {op.y.name: choose(op, core, forced, excluded)[0].in_place(op) for op in graph.ops}
     orders = [schedule(graph), schedule(graph, depth_first=True)]
     ops = min(orders, key=lambda ops: lower_bound(tensor_buffers(ops, in_place, graph.input)))
-    steps = tuple(select(op, core, name, k, forced) for k, op in enumerate(ops))
+    steps = tuple(select(op, core, name, k, forced, excluded) for k, op in enumerate(ops))
     buffers = tensor_buffers(ops, in_place, graph.input)
     for s in steps:
         buffers += [Buffer(f"step{s.index}:{part}", kind, n, s.index, s.index) for part, kind, n in s.parts.scratch]

@@ -85,6 +85,10 @@ class Parts:
     params: Mapping[str, object] = field(default_factory=dict)
     stack: int = 0
 
+    @property
+    def scratch_bytes(self) -> int:
+        return sum(storage_bytes(kind, count) for _, kind, count in self.scratch)
+
 
 @dataclass(frozen=True)
 class Choice:

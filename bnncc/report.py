@@ -5,7 +5,6 @@ from typing import Any
 from bnncc.artifact import Artifact
 from bnncc.footprint import footprint
 from bnncc.graph import needed
-from bnncc.layout import storage_bytes
 from bnncc.memory import load, picture
 from bnncc.ops import Conv, SumPool, Threshold
 from bnncc.outputs import Classify, Decide, Store
@@ -49,7 +48,7 @@ def row(program: Program, step: Step) -> dict[str, Any]:
         "macs": step.cost.macs,
         "binary_macs": step.cost.macs if isinstance(op, Conv) and op.x.elem.value == "bin" else 0,
         "flash_bytes": step.flash_bytes,
-        "scratch_bytes": sum(storage_bytes(kind, n) for _, kind, n in step.parts.scratch),
+        "scratch_bytes": step.parts.scratch_bytes,
         "ram_bytes": load(program, step),
         "cycles": round(step.cost.cycles),
         "exact": op.exact,

@@ -10,6 +10,7 @@ from bnncc.cli.options import (
     Input,
     InputLayout,
     Json,
+    Kernel,
     Model,
     Name,
     RealWeights,
@@ -42,6 +43,11 @@ def compile_command(
     require_binary: Annotated[
         bool, typer.Option("--require-binary", help="Refuse layers that work on real values.")
     ] = False,
+    ram_budget: Annotated[
+        int | None,
+        typer.Option("--ram-budget", min=0, help="Bytes that the context may take; a board's RAM by default."),
+    ] = None,
+    kernel: Kernel = None,
     memory: Annotated[bool, typer.Option("--memory", help="Show the memory over time, a line a step.")] = False,
     json: Json = False,
 ) -> None:
@@ -59,6 +65,8 @@ def compile_command(
         real_weights,
         require_binary=require_binary,
         dump=dump,
+        ram_budget=ram_budget,
+        kernel=kernel,
     )
     folder = out if out is not None else Path(done.name)
     files = done.write(folder)

@@ -15,6 +15,7 @@ from bnncc.cli.options import (
     InputLayout,
     Inputs,
     Json,
+    Kernel,
     Model,
     Name,
     Port,
@@ -53,6 +54,7 @@ def measure_command(
     ] = 8,
     port: Port = None,
     wait_states: WaitStates = None,
+    kernel: Kernel = None,
     json: Json = False,
 ) -> None:
     """Count instructions of each layer exactly and estimate cycles; or measure on a board and compare with onnxruntime.
@@ -64,7 +66,7 @@ def measure_command(
             "E0407", "--target and --board were both given", remedy="give --target to simulate, --board to use a board"
         )
     place = need_board(board).name if board else target or "cortex-m4"
-    done = compiled(model, place, name, input_type, input_layout, sign_at_zero, real_weights)
+    done = compiled(model, place, name, input_type, input_layout, sign_at_zero, real_weights, kernel=kernel)
     imported, elem = done.imported, done.program.graph.input.elem
     if inputs is None:
         x = random_inputs(imported, elem, samples, 0)

@@ -46,6 +46,10 @@ SignAtZero = Annotated[
     AtZero | None, typer.Option("--sign-at-zero", help="What ONNX Sign gives at zero instead of 0, which is no bit.")
 ]
 RealWeights = Annotated[Storage, typer.Option("--real-weights", help="How weights that are not binary are stored.")]
+Kernel = Annotated[
+    str | None,
+    typer.Option("--kernel", help="Take this kernel wherever it applies (for tests); `bnncc bench` names them."),
+]
 Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", metavar="FILE", help="Samples, .npy or .npz, in the ONNX layout; random ones without it."),

@@ -11,6 +11,7 @@ from bnncc.cli.options import (
     InputLayout,
     Inputs,
     Json,
+    Kernel,
     Model,
     Name,
     RealWeights,
@@ -49,13 +50,14 @@ def verify_command(
         Path | None, typer.Option("--save", metavar="OUT.npz", help="Write the C's outputs under their ONNX names.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random samples.")] = 0,
+    kernel: Kernel = None,
     json: Json = False,
 ) -> None:
     """Build the generated C, run it beside onnxruntime and judge by the contract of docs/exactness.md.
 
     Example: bnncc verify digits.onnx --target cortex-m4 --inputs digits_test.npz --on sim
     """
-    done = compiled(model, target, name, input_type, input_layout, sign_at_zero, real_weights)
+    done = compiled(model, target, name, input_type, input_layout, sign_at_zero, real_weights, kernel=kernel)
     x = None
     if inputs is not None:
         x = load_inputs(inputs, done.imported.input_name)

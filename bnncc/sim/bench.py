@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from bnncc.emit import adapter, emit, result_dtype
 from bnncc.graph import Graph, Output
 from bnncc.kernels import KERNELS
-from bnncc.layout import storage_bytes
 from bnncc.lower import lower
 from bnncc.ops import Conv, Threshold
 from bnncc.scalar import Cut
@@ -142,7 +141,7 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
         round(float(m.instructions[:, step.index].mean())),
         round(float(m.cycles[:, step.index].mean())),
         round(step.cost.cycles),
-        sum(storage_bytes(kind, count) for _, kind, count in step.parts.scratch),
+        step.parts.scratch_bytes,
         step.parts.stack,
         step.flash_bytes,
         code,
