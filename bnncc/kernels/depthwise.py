@@ -27,13 +27,13 @@ def refuse(op: Op) -> str:
         return "the direction of its thresholds changes from pixel to pixel"
     if c.taps > MOST_TAPS:
         return f"its window of {c.taps} inputs is too large to be written out"
-    return "" if len(variants(c, Windows.of(c)).valid) <= 120 else "its windows have too many kinds of border"
+    return "" if len(variants(c, Windows.plain(c)).valid) <= 120 else "its windows have too many kinds of border"
 
 
 def build(op: Op, name: str) -> Parts:
     c = conv(op)
     channels, taps = c.x.shape[0], c.taps
-    kinds = variants(c, Windows.of(c))
+    kinds = variants(c, Windows.plain(c))
     flipped = np.zeros(channels, bool) if c.cut is None else c.cut.inverts[0]
     weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)[:, 0].reshape(channels, *kinds.valid.shape[1:])
     valid = kinds.valid.sum(axis=(1, 2))[:, None]

@@ -24,32 +24,47 @@ LISTING = 9 / 6.8  # what it takes to list an input, relative to adding its row 
 INTS = NDArray[np.int64]
 
 
-def is_column(op: Conv) -> bool:
-    """Whether the window is the whole input, which is then one column of pixels."""
-    return op.whole
-
-
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a convolution: image [C, H, W] and kernel as the C walks them, the taps in the image, and classes of
-    windows whose sums differ by more than their inputs do. `valid` is [classes, kh * kw] in the weights' order (ky, kx)."""
+    """The windows of a convolution as the C walks them: a dense layer's one window is one column, and an image one pixel wide
+    is turned, so that its windows share columns. Both leave the order in memory as it is."""
 
     image: tuple[int, int, int]
+    out: tuple[int, int]
     kernel: tuple[int, int]
-    rows: NDArray[np.bool_]  # [Ho, kh]
-    columns: NDArray[np.bool_]  # [Wo, kw]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int]  # top, left
 
     @classmethod
     def of(cls, op: Conv) -> "Windows":
         c, h, w = op.x.shape
-        if is_column(op):
-            return cls((c, h * w, 1), (h * w, 1), np.ones((1, h * w), bool), np.ones((1, 1), bool))
-        axes = []
-        for axis, size in enumerate((h, w)):
-            start = np.arange(op.y.shape[1 + axis])[:, None] * op.strides[axis] - op.pads[axis]
-            at = start + np.arange(op.kernel[axis]) * op.dilations[axis]
-            axes.append((at >= 0) & (at < size))
-        return cls((c, h, w), op.kernel, axes[0], axes[1])
+        if op.whole:
+            return cls((c, h * w, 1), (1, 1), (h * w, 1), (1, 1), (1, 1), (0, 0))
+        plain = cls.plain(op)
+        return plain.turned() if w == op.kernel[1] == op.y.shape[2] == 1 and op.pads[1] == 0 else plain
+
+    @classmethod
+    def plain(cls, op: Conv) -> "Windows":
+        """The windows as the op has them."""
+        return cls(op.x.shape, (op.y.shape[1], op.y.shape[2]), op.kernel, op.strides, op.dilations, op.pads[:2])
+
+    def turned(self) -> "Windows":
+        """Rows and columns exchanged."""
+        c, h, w = self.image
+        pairs = (self.out, self.kernel, self.strides, self.dilations, self.pads)
+        return Windows((c, w, h), *((b, a) for a, b in pairs))
+
+    def inside(self, axis: int) -> NDArray[np.bool_]:
+        """[outputs, taps] along an axis: whether the tap lies in the image."""
+        start = np.arange(self.out[axis])[:, None] * self.strides[axis] - self.pads[axis]
+        at = start + np.arange(self.kernel[axis]) * self.dilations[axis]
+        return np.asarray((at >= 0) & (at < self.image[1 + axis]))
+
+    @property
+    def span(self) -> int:
+        """Columns that a window reaches over."""
+        return (self.kernel[1] - 1) * self.dilations[1] + 1
 
 
 @dataclass(frozen=True)
@@ -73,11 +88,11 @@ class Variants:
 
 
 def variants(op: Conv, windows: Windows) -> Variants:
-    ways = [np.unique(axis, axis=0, return_inverse=True) for axis in (windows.rows, windows.columns)]
+    ways = [np.unique(axis, axis=0, return_inverse=True) for axis in (windows.inside(0), windows.inside(1))]
     (rows, row), (columns, column) = ((kinds, np.asarray(index).ravel()) for kinds, index in ways)
     own = op.cut.classes if op.cut is not None and op.cut.classes is not None else None
     cuts = 1 if own is None else int(own.max()) + 1
-    key = (row[:, None] * len(columns) + column) * cuts + (0 if own is None else own)
+    key = (row[:, None] * len(columns) + column) * cuts + (0 if own is None else own.reshape(windows.out))
     kinds, of = np.unique(key, return_inverse=True)
     valid = rows[kinds // cuts // len(columns)][:, :, None] & columns[kinds // cuts % len(columns)][:, None, :]
     order = np.argsort(valid.all(axis=(1, 2)), kind="stable")
@@ -150,9 +165,7 @@ def build(op: Op, name: str) -> Parts:
     variant, lookup = variant_of(kinds, name)
     slot = windows.kernel[0] * channels + 4 + LINK + (4 + LINK if zeros else 0)
     slot += slot % 2
-    span = (windows.kernel[1] - 1) * c.dilations[1] + 1 if not is_column(c) else 1
-    pads = c.pads if not is_column(c) else (0, 0, 0, 0)
-    whole = is_column(c)
+    span = windows.span
     return Parts(
         (weights, *arrays, *lookup),
         (("lists", "uint16_t", span * slot + (4 + LINK if c.cut is not None else 0)),),
@@ -160,12 +173,12 @@ def build(op: Op, name: str) -> Parts:
             **params,
             "image": windows.image,
             "kernel": windows.kernel,
-            "strides": (1, 1) if whole else c.strides,
-            "dilations": (1, 1) if whole else c.dilations,
-            "pads": pads,
-            "out": (1, 1) if whole else c.y.shape[1:],
-            "padded_rows": not windows.rows.all(),
-            "padded_columns": not windows.columns.all(),
+            "strides": windows.strides,
+            "dilations": windows.dilations,
+            "pads": windows.pads,
+            "out": windows.out,
+            "padded_rows": not windows.inside(0).all(),
+            "padded_columns": not windows.inside(1).all(),
             "bits": c.cut is not None,
             "blocks": blocks,
             "block": weights.data.shape[1],
@@ -187,7 +200,8 @@ def build(op: Op, name: str) -> Parts:
 def unset_limit(op: Conv) -> int:
     """The set inputs of a window beyond which its unset ones are added: where both take as long, unset ones being listed extra."""
     blocks = -(-op.weight.shape[0] // 32)
-    shared = 1 if is_column(op) else max(1, op.kernel[1] // op.strides[1])
+    windows = Windows.of(op)
+    shared = max(1, windows.kernel[1] // windows.strides[1])  # windows that a list of a column is for
     listing = LISTING / shared
     return int(op.taps * (blocks + listing) / (2 * blocks + listing))
 
@@ -255,15 +269,17 @@ def worst(op: Op) -> Mapping[str, float]:
 def work_at(c: Conv, density: float) -> Mapping[str, float]:
     windows = Windows.of(c)
     channels, (kh, kw) = c.x.shape[0], windows.kernel
-    full = windows.rows.all(axis=1).sum() * windows.columns.all(axis=1).sum()
+    rows_in, columns_in = windows.inside(0), windows.inside(1)
+    full = rows_in.all(axis=1).sum() * columns_in.all(axis=1).sum()
     unset = density * c.taps > unset_limit(c)
     pixels, blocks = c.y.pixels, -(-c.weight.shape[0] // 32)
-    inputs = channels * int(windows.rows.sum()) * int(windows.columns.sum())
+    inputs = channels * int(rows_in.sum()) * int(columns_in.sum())
     rows = density * inputs + (1 - 2 * density) * full * c.taps * unset
-    lists = len(windows.rows) * int(windows.columns.sum()) + pixels * (0.5 if c.cut else 0)
+    lists = len(rows_in) * int(columns_in.sum()) + pixels * (0.5 if c.cut else 0)
     quads = rows / 4 + 0.625 * lists
-    used = {x for left in first_columns(c, windows) for x in range(left, left + (kw - 1) * c.dilations[1] + 1)}
-    listed = len(used & set(range(windows.image[2]))) * int(windows.rows.sum())  # pixels
+    lefts = np.arange(windows.out[1])[:, None] * windows.strides[1] - windows.pads[1]
+    used = set((lefts + np.arange(windows.span)).ravel().tolist()) & set(range(windows.image[2]))
+    listed = len(used) * int(rows_in.sum())  # pixels
     twice = full / pixels if unset else 0
     return {
         "call": 1,
@@ -279,13 +295,6 @@ def work_at(c: Conv, density: float) -> Mapping[str, float]:
         "sum": 0 if c.cut else c.y.size,
         **epilogue_work(c),
     }
-
-
-def first_columns(op: Conv, windows: Windows) -> list[int]:
-    """The leftmost column of each window of a row."""
-    if is_column(op):
-        return [0]
-    return [x * op.strides[1] - op.pads[1] for x in range(len(windows.columns))]
 
 
 KERNELS = (
