@@ -153,9 +153,10 @@ def border_pixels(op: Conv) -> int:
 
 
 def row_work(op: Conv, pixels: int, prefix: str, words: int) -> dict[str, float]:
-    """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and the words left over."""
+    """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and 4, 2 and 1 left over."""
     rows = pixels * op.weight.shape[0]
-    return {f"{prefix}channel": rows, f"{prefix}block8": rows * (words // 8), f"{prefix}word": rows * (words % 8)}
+    parts = {"block8": words // 8, "words4": words // 4 % 2, "words2": words // 2 % 2, "words1": words % 2}
+    return {f"{prefix}channel": rows, **{prefix + part: rows * times for part, times in parts.items()}}
 
 
 def work_dense(op: Op) -> Mapping[str, float]:

@@ -273,9 +273,11 @@ def work_at(c: Conv, density: float) -> Mapping[str, float]:
     full = rows_in.all(axis=1).sum() * columns_in.all(axis=1).sum()
     unset = density * c.taps > unset_limit(c)
     pixels, blocks = c.y.pixels, -(-c.weight.shape[0] // 32)
-    inputs = channels * int(rows_in.sum()) * int(columns_in.sum())
-    rows = density * inputs + (1 - 2 * density) * full * c.taps * unset
+    listed_share = 1 - density if unset else density  # of the inputs of windows within the image
+    inside = int(full) * c.taps
+    rows = density * (channels * int(rows_in.sum()) * int(columns_in.sum()) - inside) + listed_share * inside
     lists = len(rows_in) * int(columns_in.sum()) + pixels * (0.5 if c.cut else 0)
+    lists *= 1 - (1 - rows / (pixels * c.taps)) ** (c.taps / kw)  # an empty one is left out
     quads = rows / 4 + 0.625 * lists
     lefts = np.arange(windows.out[1])[:, None] * windows.strides[1] - windows.pads[1]
     used = set((lefts + np.arange(windows.span)).ravel().tolist()) & set(range(windows.image[2]))
