@@ -119,7 +119,7 @@ def inputs(shape: Shape, density: float | None) -> NDArray[np.uint8]:
 def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
     """One row. Raises AssertionError where the C gives other bits than the layer means."""
     graph = layer(shape, density)
-    costs = {k.name: core.cost.get(k.name, defaultdict[str, float](float)) for k in KERNELS}
+    costs = {k.name: defaultdict[str, float](float, core.cost.get(k.name, {})) for k in KERNELS}
     program = lower(graph, replace(core, cost=costs), NAME, forced=kernel)
     step = next(s for s in program.steps if isinstance(s.op, Conv))
     x = inputs(shape, density)

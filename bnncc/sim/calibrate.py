@@ -5,6 +5,7 @@ the cycles of each layer, by non-negative least squares on the relative error.
 """
 
 import argparse
+import re
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -81,12 +82,13 @@ def measure_graph(graph: Graph, core: Core, forced: str | None, rng: np.random.G
     ]
 
 
-def measure_core(core: Core) -> list[Sample]:
-    """All samples of a core; always the same ones."""
+def measure_core(core: Core, only: Sequence[str] = ()) -> list[Sample]:
+    """All samples of a core, or those that concern a few kernels; always the same ones."""
     rng = np.random.default_rng(0)
-    varied = [s for graph, forced in programs(rng) for s in measure_graph(graph, core, forced, rng)]
+    wanted = [(g, forced) for g, forced in programs(rng) if not only or forced in only]
+    varied = [s for graph, forced in wanted for s in measure_graph(graph, core, forced, np.random.default_rng(1))]
     kernels = {k.name: k for k in KERNELS}
-    for shape, kernel, density in plan_rows(SHAPES, ()):
+    for shape, kernel, density in plan_rows(SHAPES, only):
         op = layer(shape, density).ops[-1]
         varied += WEIGHT * [Sample(kernel, kernels[kernel].work(op), float(run(shape, kernel, density, core).cycles))]
     return varied
@@ -134,10 +136,10 @@ def fit(all_samples: Sequence[Sample], kernel: str) -> Fit:
     return Fit(coefficients, (work @ np.array(rounded) / cycles - 1)[own])
 
 
-def fit_core(core: Core) -> dict[str, Fit]:
-    """A fit for every kernel, in the order of `KERNELS`."""
-    samples = measure_core(core)
-    return {k.name: fit(samples, k.name) for k in KERNELS}
+def fit_core(core: Core, only: Sequence[str] = ()) -> dict[str, Fit]:
+    """A fit for every kernel, or for a few, in the order of `KERNELS`."""
+    samples = measure_core(core, only)
+    return {k.name: fit(samples, k.name) for k in KERNELS if not only or k.name in only}
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -145,31 +147,33 @@ def fit_core(core: Core) -> dict[str, Fit]:
 HEADING = "# Cycles of each kernel's loops"
 
 
-def cost_tables(fits: Mapping[str, Fit], core: Core, gcc: str) -> str:
-    """The [cost.*] tables as TOML, with what the numbers are."""
-    lines = [
+def cost_tables(fits: Mapping[str, Fit], core: Core, gcc: str) -> list[str]:
+    """What the numbers are, and a [cost.*] table for each fit, as TOML."""
+    heading = [
         f"{HEADING}, which the compiler predicts with. Fitted by `python -m bnncc.sim.calibrate --write`",
         f"# to code by arm-none-eabi-gcc {gcc} -O2 in the simulator, whose cycles are estimates, zero wait states:",
         f"# {Timing.of(core).name}.",
     ]
-    for name, f in fits.items():
-        lines += [
-            "",
+    tables = [
+        [
             f"# {len(f.errors)} layers: error {np.abs(f.errors).mean():.1%} on average, {np.abs(f.errors).max():.0%} at most",
             f"[cost.{name}]",
             *(f"{part} = {value:g}" for part, value in f.coefficients.items()),
         ]
-    return "\n".join(lines) + "\n"
+        for name, f in fits.items()
+    ]
+    return ["\n".join(lines) for lines in (heading, *tables)]
 
 
-def replace_costs(text: str, tables: str) -> str:
-    """A core's file with other [cost.*] tables; all else stays as it is."""
-    lines = text.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith(HEADING))
-    last = max(i for i, line in enumerate(lines) if line.startswith("[cost."))
-    while last + 1 < len(lines) and "=" in lines[last + 1] and not lines[last + 1].startswith(("#", "[")):
-        last += 1
-    return "\n".join([*lines[:first], *tables.splitlines(), *lines[last + 1 :]]) + "\n"
+def replace_costs(text: str, tables: Sequence[str]) -> str:
+    """A core's file with these [cost.*] tables in the place of those of the same kernels; all else stays as it is."""
+    new = {re.findall(r"^\[.*\]$", table, re.M)[0]: table for table in tables[1:]}
+    blocks = text.rstrip("\n").split("\n\n")
+    first = next(i for i, block in enumerate(blocks) if block.startswith(HEADING))
+    old = {header: block for block in blocks if (header := next(iter(re.findall(r"^\[cost\..*\]$", block, re.M)), ""))}
+    rest = [b for b in blocks[first + 1 :] if b not in old.values()]
+    costs = [{**old, **new}.get(f"[cost.{k.name}]", "") for k in KERNELS]
+    return "\n\n".join([*blocks[:first], tables[0], *filter(None, costs), *rest]) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,11 +182,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m bnncc.sim.calibrate", description="Fit the cores' [cost.*] tables."
     )
     parser.add_argument("--target", choices=list(cores()), help="one core (default: all)")
+    parser.add_argument("--kernel", action="append", default=[], help="only this kernel; may be given several times")
     parser.add_argument("--write", action="store_true", help="rewrite the tables in targets/cores")
     options = parser.parse_args(arguments)
     version = subprocess.run([tool(COMPILER), "-dumpfullversion"], capture_output=True, text=True, check=True)
     for core in [cores()[options.target]] if options.target else cores().values():
-        fits = fit_core(core)
+        fits = fit_core(core, options.kernel)
         print(f"{core.name:16} layers  mean error  worst")
         for name, f in fits.items():
             e = np.abs(f.errors)

@@ -18,7 +18,7 @@ from tests.nets import Net
 
 
 def test_help_of_every_command_has_an_example(run):
-    commands = ("compile", "verify", "measure", "cycles", "flash", "targets", "explain", "doctor")
+    commands = ("compile", "verify", "measure", "cycles", "bench", "flash", "targets", "explain", "doctor")
     top = run("--help")
     for command in commands:
         assert command in top.out
@@ -26,6 +26,36 @@ def test_help_of_every_command_has_an_example(run):
         assert done.code == 0
         assert f"Example: bnncc {command}" in done.out
         assert "--json" in done.out
+
+
+def test_bench(run):
+    done = run("bench", "--shape", "depthwise", "--kernel", "depthwise_conv", "--json")
+    assert done.code == 0
+    rows = json.loads(done.out)
+    keys = {"shape", "kernel", "density", "instructions", "cycles", "mac_per_cycle", "scratch_bytes", "flash_bytes"}
+    assert [r["density"] for r in rows] == [0.25, 0.35, 0.5, 1.0]
+    assert all(keys <= r.keys() and r["shape"] == "depthwise" and r["cycles"] > 0 for r in rows)
+    table = run("bench", "--shape", "depthwise", "--kernel", "depthwise_conv")
+    assert "estimated, zero wait states" in table.out
+    for arguments in (["--shape", "nothing"], ["--kernel", "nothing"], ["--shape", "fc", "--kernel", "pair_conv"]):
+        refused = run("bench", *arguments)
+        assert refused.code == 2
+        assert "E0412" in refused.err
+
+
+def test_a_ram_budget_is_kept_or_refused(run, model, tmp_path):
+    def compiled(*options):
+        done = run("compile", model, "-o", tmp_path / "out", "--json", *options)
+        return done, json.loads(done.out)
+
+    _, free = compiled("--kernel", "sbs_conv")
+    needed = free["report"]["totals"]["context_bytes"]
+    done, kept = compiled("--ram-budget", str(needed - 4))
+    assert done.code == 0
+    assert kept["report"]["totals"]["context_bytes"] < needed
+    done, _ = compiled("--ram-budget", "8")
+    assert done.code == 1
+    assert "E0307" in done.out
 
 
 def test_compile_writes_the_files_and_a_table(run, model, tmp_path):

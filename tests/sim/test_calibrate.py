@@ -147,18 +147,23 @@ def test_writing_replaces_the_costs_and_nothing_else(
     copy.parent.mkdir()
     copy.write_text(source.read_text())
     monkeypatch.setattr(calibrate, "folder", lambda _: tmp_path)
-    monkeypatch.setattr(calibrate, "fit_core", lambda _: {"sum": Fit({"call": 1.5}, np.array([0.1, -0.3]))})
+    monkeypatch.setattr(calibrate, "fit_core", lambda *_: {"sum": Fit({"call": 1.5}, np.array([0.1, -0.3]))})
     calibrate.main(["--target", "cortex-m7"])
     assert copy.read_text() == source.read_text()
     calibrate.main(["--target", "cortex-m7", "--write"])
     before, after = tomllib.loads(source.read_text()), tomllib.loads(copy.read_text())
-    assert after["cost"] == {"sum": {"call": 1.5}}
+    assert after["cost"] == {**before["cost"], "sum": {"call": 1.5}}
     assert {**before, "cost": None} == {**after, "cost": None}
     assert source.read_text().split("\n[timing]")[1] == copy.read_text().split("\n[timing]")[1]
-    assert "dual issue is not modelled" in copy.read_text().split("[cost.sum]")[0]
+    assert "dual issue is not modelled" in copy.read_text().split("[cost.")[0]
     assert "20.0%  30.0%" in capsys.readouterr().out
 
 
 def test_replacing_costs_keeps_what_follows() -> None:
-    text = "a = 1\n\n# Cycles of each kernel's loops: old\n[cost.x]\ncall = 1\n\n[cost.y]\ncall = 2\n# what follows\n[timing]\n"
-    assert replace_costs(text, "new\n") == "a = 1\n\nnew\n# what follows\n[timing]\n"
+    heading = "# Cycles of each kernel's loops: "
+    text = f"a = 1\n\n{heading}old\n\n[cost.sum]\ncall = 1\n\n[cost.map]\nadd = 2\n\n# what follows\n[timing]\n"
+    new = replace_costs(text, [f"{heading}new", "# fitted\n[cost.sum]\ncall = 3"])
+    assert (
+        new
+        == f"a = 1\n\n{heading}new\n\n# fitted\n[cost.sum]\ncall = 3\n\n[cost.map]\nadd = 2\n\n# what follows\n[timing]\n"
+    )
