@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 NAME = "layers"  # of the generated programs
 RUNS = 2  # random inputs of each program; the means count
 FAMILIES = ({"binary_conv", "binary_dense"},)  # kernels with the same inner loops, fitted together
-WEIGHT = 3  # of a layer of the benchmark, whose shapes are the common ones
+WEIGHT = 6  # of a layer of the benchmark, whose shapes are the common ones
 LEAST = 100  # cycles: where less is spent, it does not matter how well that is predicted
 
 
