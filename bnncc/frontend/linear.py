@@ -230,8 +230,9 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
     if source is None:
         return real(ctx, layer, value, shape)
     pad_value = round(layer.pad_value / source.scale)
+    unit = abs(source.scale)
     if source.scale < 0:  # the reference's sum of zero is +0.0, and -1 times it would not be
-        layer, source = replace(layer, signs=-layer.signs), replace(source, scale=-source.scale)
+        layer = replace(layer, signs=-layer.signs)
     acc = Tensor(ctx.name(out, "acc"), Elem.I32, shape)
     conv_of_signs = replace(layer.of(source.q, acc), pad_value=pad_value, mul=source.mul, zero=source.zero)
     correction = constant_part(conv_of_signs, source.rest)
@@ -245,7 +246,7 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
     steps: list[Step] = []
     if correction.any():
         steps.append(step("add", correction if correction.shape[1:] != (1, 1) else correction[:, 0, 0]))
-    scale = scaled(layer.scale, source.scale, "scale")
+    scale = scaled(layer.scale, unit, "scale")
     if not np.all(scale == 1):
         steps.append(step("mul", scale if np.ptp(scale) else scale[0]))
     if layer.bias is not None:
@@ -255,12 +256,12 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
         reasons.append("its input is not an exact multiple of a power of two in float32")
     if not is_power_of_two(layer.scale):
         reasons.append("its weights are +-s with s no power of two, so the reference's own float sums are inexact")
-    if layer.dense and layer.bias is not None and not exact_bias(layer, source.scale, bound):
+    if layer.dense and layer.bias is not None and not exact_bias(layer, unit, bound):
         reasons.append("Gemm adds its bias before blocks of the sum, so its rounding depends on the blocking")
     twin = "" if steps else out
     if reasons:
         twin = edit(ctx, layer, source, value, steps, conv_of_signs)
-        largest = bound + float(np.abs(correction).max()) + largest_bias(layer, source.scale)
+        largest = bound + float(np.abs(correction).max()) + largest_bias(layer, unit)
         conv_of_signs = replace(conv_of_signs, file_error=(conv_of_signs.taps + 4) * 2.0**-24 * largest)
         ctx.edits.reasons.append((label(node), "; ".join(reasons)))
     return finish(ctx, layer, conv_of_signs, steps, twin, edited=bool(reasons), value=value)
