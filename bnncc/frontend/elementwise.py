@@ -170,7 +170,7 @@ def clip(ctx: Context, node: onnx.NodeProto) -> Known:
         return ctx.map(node, value, scalar_step("max", 0.0), node.output[0])
     given = attributes(node)
     bounds = [
-        float(ctx.need_constant(node, i, name)) if len(node.input) > i and node.input[i] else given.get(name)
+        float(ctx.need_constant(node, i, name).item()) if len(node.input) > i and node.input[i] else given.get(name)
         for i, name in ((1, "min"), (2, "max"))
     ]
     for k, (operation, bound) in enumerate(zip(("max", "min"), bounds, strict=True)):

@@ -13,7 +13,7 @@ from bnncc.frontend import elementwise, linear, norms, pooling, shaping
 from bnncc.frontend.advice import warnings
 from bnncc.frontend.geometry import attributes
 from bnncc.frontend.load import Source, first_line, label, load, printable
-from bnncc.frontend.values import Context, Edits, Known, Moment, Refusal, Value
+from bnncc.frontend.values import Condition, Context, Edits, Known, Moment, Refusal, Value
 from bnncc.graph import Exits, Graph, Output, check, needed
 from bnncc.ops import Sign
 from bnncc.tensor import Elem, Tensor
@@ -263,17 +263,20 @@ def _outputs(ctx: Context) -> list[Output]:
             continue
         known = ctx.values.get(o.name)
         if not isinstance(known, Value):
-            what = (
-                "only a part of a layer normalisation"
-                if isinstance(known, Moment)
-                else "no tensor computed from the input"
-            )
-            ctx.problems.append(
-                Diagnostic("E0208", f"output {printable(o.name)} is {what}", o.name, "output the logits")
-            )
+            ctx.problems.append(no_tensor(o.name, known))
             continue
         outputs.append(Output(o.name, known.shape, planar_output(ctx, o.name, known)))
     return outputs
+
+
+def no_tensor(name: str, known: Known | None) -> Diagnostic:
+    """That an output is not what the C could give."""
+    what, remedy = "no tensor computed from the input", "output the logits"
+    if isinstance(known, Moment):
+        what = "only a part of a layer normalisation"
+    elif isinstance(known, Condition):
+        what, remedy = "a comparison, which is no number", "cast it to float32, or output what is compared"
+    return Diagnostic("E0208", f"output {printable(name)} is {what}", printable(name), remedy)
 
 
 def planar_output(ctx: Context, name: str, value: Value) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bnncc.frontend.affine import EXACT, Doubles, affine, constant_part, is_power_of_two
 from bnncc.frontend.canonical import Linear, edit, exact_bias, largest_bias
-from bnncc.frontend.geometry import attributes, image, image_shape, padding, pair
+from bnncc.frontend.geometry import attributes, auto_pad, check_window, image, image_shape, padding, pair
 from bnncc.frontend.load import label
 from bnncc.frontend.values import Context, Known, Refusal, Value
 from bnncc.ops import Conv
@@ -32,7 +32,7 @@ def signs_and_scale(w: NDArray[Any]) -> tuple[NDArray[np.int8] | None, Doubles]:
     if ((low == 0) | (high - low > SCALE_JITTER * high)).any():
         return None, high
     scale = np.where(high == low, high, (low + high) / 2)
-    return np.where(w > 0, 1, -1).astype(np.int8), scale
+    return np.where(w > 0, np.int8(1), np.int8(-1)), scale
 
 
 def conv(ctx: Context, node: onnx.NodeProto) -> Known:
@@ -50,6 +50,7 @@ def conv(ctx: Context, node: onnx.NodeProto) -> Known:
     kernel = (w.shape[2], w.shape[3])
     strides, dilations = pair(value, given, "strides"), pair(value, given, "dilations")
     pads, t = padding(value, given, kernel, strides, dilations), value.pads
+    check_window(value, kernel, dilations, pads)
     if value.padded and value.pad_value != 0 and any(pads):
         value, t = ctx.framed(node, value, node.input[0]), (0, 0, 0, 0)
     both = (pads[0] + t[0], pads[1] + t[1], pads[2] + t[2], pads[3] + t[3])
@@ -100,9 +101,9 @@ def transposed_pads(
     shape: Shape,
 ) -> tuple[int, int]:
     """How many rows and columns are cut off in front of a transposed convolution's full result."""
-    mode = given.get("auto_pad", b"NOTSET")
-    if mode in (b"NOTSET", b"", b"VALID") and "output_shape" not in given:
-        plain = padding(value, {} if mode == b"VALID" else given, kernel, up, dilations)
+    mode = auto_pad(given)
+    if mode in ("NOTSET", "VALID") and "output_shape" not in given:
+        plain = padding(value, given, kernel, up, dilations)
         return plain[0], plain[1]
     extra = given.get("output_padding", ())
     by_axis = dict(zip([a for a in value.axes if a], extra, strict=False))
@@ -110,7 +111,7 @@ def transposed_pads(
     for axis in (1, 2):
         whole = up[axis - 1] * (value.tensor.shape[axis] - 1) + (kernel[axis - 1] - 1) * dilations[axis - 1] + 1
         total = max(0, whole + int(by_axis.get(axis, 0)) - shape[axis])
-        cut.append(total // 2 if mode == b"SAME_UPPER" else total - total // 2)
+        cut.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
     return cut[0], cut[1]
 
 
@@ -175,6 +176,8 @@ def gemm(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def scaled(a: NDArray[Any], factor: float, what: str) -> NDArray[np.float32]:
     """The product, in float32. Raises Refusal E0301 where that overflows."""
+    if factor == 1:
+        return a.astype(np.float32, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         product = (a * factor).astype(np.float32)
     if not np.isfinite(product).all():

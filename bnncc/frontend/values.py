@@ -198,10 +198,12 @@ class Context:
 
     def out_shape(self, node: onnx.NodeProto, index: int = 0) -> tuple[int, ...]:
         shape = self.source.shapes.get(node.output[index])
-        if shape is None or min(shape, default=1) < 1:
+        if shape is None:
             raise Refusal(
                 "E0105", "the shape of its output is not static", "export the model with fixed shapes and batch 1"
             )
+        if min(shape, default=1) < 1:
+            raise Refusal("E0105", f"its output of shape {list(shape)} holds no values", "export the model again")
         return shape
 
     def twin(self, output: str) -> str:

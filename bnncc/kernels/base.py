@@ -76,15 +76,10 @@ def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, 
         u = unit(cut.channels)
         arrays.append(Constant(f"{name}_inverts", u.c_type, pack_bits(cut.inverts, u)))
     if cut.classes is not None:
-        wide = int(cut.classes.max()) > 255
-        arrays.append(
-            Constant(
-                f"{name}_classes",
-                "uint16_t" if wide else "uint8_t",
-                cut.classes.ravel().astype(np.uint16 if wide else np.uint8),
-            )
-        )
-        params["class_type"] = arrays[-1].c_type
+        highest = int(cut.classes.max())
+        bits = next(n for n in (8, 16, 32) if highest < 1 << n)
+        params["class_type"] = f"uint{bits}_t"
+        arrays.append(Constant(f"{name}_classes", f"uint{bits}_t", cut.classes.ravel().astype(f"u{bits // 8}")))
     return tuple(arrays), params
 
 

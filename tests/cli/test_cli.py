@@ -337,7 +337,13 @@ def test_measure_takes_the_options_too(run, ternary):
 @pytest.mark.parametrize("command", ["compile", "verify", "measure", "flash"])
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--sign-at-zero", "0"), ("--sign-at-zero", "1"), ("--real-weights", "f64"), ("--real-weights", "")],
+    [
+        ("--sign-at-zero", "0"),
+        ("--sign-at-zero", "2"),
+        ("--sign-at-zero", "++1"),
+        ("--real-weights", "f64"),
+        ("--real-weights", ""),
+    ],
 )
 def test_bad_values_of_options(run, ternary, command, option, value):
     done = run(command, ternary, f"{option}={value}")

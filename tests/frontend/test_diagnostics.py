@@ -67,6 +67,37 @@ def layer_norm(net: Net, x: str, axis: int) -> str:
     return net.node("LayerNormalization", x, net.const(np.ones(shape)), axis=axis)
 
 
+def in_parts(
+    net: Net,
+    x: str,
+    *,
+    square: Callable[[Net, str], str] = lambda n, c: n.node("Mul", c, c),
+    spread: Callable[[Net, str], str] = lambda n, v: n.node("Sqrt", n.node("Add", v, n.const(1e-3))),
+    end: Callable[[Net, str, str], str] = lambda n, c, s: n.node("Div", c, s),
+    axis: int = 1,
+    keep: int = 1,
+) -> str:
+    """A layer normalisation in single nodes, one of them unlike what it should be."""
+
+    def mean(x: str) -> str:
+        return net.node("ReduceMean", x, integers(net, [axis]), keepdims=keep)
+
+    centred = net.node("Sub", x, mean(x))
+    return end(net, centred, spread(net, mean(square(net, centred))))
+
+
+def twice_raised(net: Net, v: str) -> str:
+    return net.node("Sqrt", net.node("Add", net.node("Add", v, net.const(1e-3)), net.const(1.0)))
+
+
+def inverted_twice(net: Net, v: str) -> str:
+    return net.node("Reciprocal", net.node("Reciprocal", net.node("Sqrt", net.node("Add", v, net.const(1e-3)))))
+
+
+def over_one(net: Net, v: str) -> str:
+    return net.node("Div", net.node("Sqrt", net.node("Add", v, net.const(1e-3))), net.const(1.0))
+
+
 NODES: dict[str, tuple[str, Build]] = {
     "an operator": ("E0201", lambda n, x: n.node("Elu", x)),
     "a softmax over the width": ("E0201", lambda n, x: n.node("Softmax", x)),
@@ -99,6 +130,24 @@ NODES: dict[str, tuple[str, Build]] = {
         lambda n, x: n.node("Cast", n.node("Flatten", n.node("Less", x, n.const(0.0))), to=T.FLOAT),
     ),
     "a mean over the batch": ("E0201", lambda n, x: n.node("ReduceMean", x, integers(n, [0]))),
+    "two to the power of a deviation": (
+        "E0201",
+        lambda n, x: in_parts(n, x, square=lambda n, c: n.node("Pow", n.const(2.0), c)),
+    ),
+    "an epsilon on an epsilon": ("E0201", lambda n, x: in_parts(n, x, spread=twice_raised)),
+    "the inverse of an inverse": (
+        "E0201",
+        lambda n, x: in_parts(n, x, spread=inverted_twice, end=lambda n, c, s: n.node("Mul", c, s)),
+    ),
+    "a deviation times a spread over one": (
+        "E0201",
+        lambda n, x: in_parts(n, x, spread=over_one, end=lambda n, c, s: n.node("Mul", c, s)),
+    ),
+    "a spread over a deviation": ("E0201", lambda n, x: in_parts(n, x, end=lambda n, c, s: n.node("Div", s, c))),
+    "Sign of a layer norm without a bias": (
+        "E0304",
+        lambda n, x: n.node("Sign", layer_norm(n, n.node("Flatten", conv(n, x, n.weight(ONE))), 1)),
+    ),
     "a layer norm over height and width": ("E0201", lambda n, x: layer_norm(n, x, 2)),
     "a centred value that is not normalised": (
         "E0208",
@@ -189,6 +238,14 @@ def test_refused_nodes(case: str) -> None:
     model = edited(build)
     last = model.graph.output[0].name
     refused(model, code, last if code == "E0208" else "(")
+
+
+def test_a_mean_that_is_subtracted_along_another_axis() -> None:
+    """Without its axis, the mean of each row of a cube broadcasts to other values than those it is the mean of."""
+    net = Net(np.random.default_rng(0), (4, 4, 4))
+    x = net.node("Transpose", net.node("Cast", "x", to=T.FLOAT), perm=[0, 2, 3, 1])
+    net.outputs.append(in_parts(net, x, axis=3, keep=0))
+    refused(net.model(), "E0205", "Sub")
 
 
 def test_every_problem_is_reported_at_once() -> None:
