@@ -282,7 +282,7 @@ def no_tensor(name: str, known: Known | None) -> Diagnostic:
 def planar_output(ctx: Context, name: str, value: Value) -> Tensor:
     """The tensor of an output, in the order of the ONNX value."""
     itself = onnx.helper.make_node("Identity", [name], [name])  # of an output that is the input
-    node = next((n for n in ctx.source.nodes if name in n.output), itself)
+    node = ctx.by_output.get(name, itself)
     return ctx.planar(node, ctx.framed(node, value, name) if value.padded else value)
 
 
@@ -341,7 +341,7 @@ def _decided_at_zero(ctx: Context, graph: Graph, at_zero: int) -> Graph:
     ops = []
     for op in graph.ops:
         if isinstance(op, Sign) and op.at_zero == 0:
-            node = next(n for n in ctx.source.nodes if n.output[0] == op.y.name)
+            node = ctx.by_output[op.y.name]
             ctx.edits.replaced[op.y.name] = binary_sign(ctx, node, at_zero)
             ctx.edits.reasons.append((label(node), f"--sign-at-zero: its value at zero is {at_zero:+d} instead of 0"))
             op = replace(op, at_zero=-at_zero if op.negate else at_zero)  # noqa: PLW2901

@@ -153,7 +153,7 @@ def reduction(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def is_centre(ctx: Context, node: onnx.NodeProto) -> bool:
     """Whether the mean is only subtracted from what it is the mean of."""
-    readers = [n for n in ctx.source.nodes if node.output[0] in n.input]
+    readers = ctx.readers.get(node.output[0], [])
     pair = [node.input[0], node.output[0]]
     return bool(readers) and all(n.op_type == "Sub" and list(n.input) == pair for n in readers)
 

@@ -87,18 +87,31 @@ def refused(op: Sign, why: str) -> Diagnostic:
 
 def is_often_zero(graph: Graph, x: Tensor, steps: tuple[Step, ...]) -> bool:
     """Whether real values are exactly zero by more than chance: an input, or what ReLU cuts off, at most scaled."""
-    for s in reversed(steps):
-        if s.operation in ("max", "min") and (s.value == 0).any():
+    open_: list[tuple[Tensor, tuple[Step, ...]]] = [(x, steps)]
+    seen = {x.name}
+    while open_:
+        x, steps = open_.pop()
+        kept = next((s for s in reversed(steps) if moves_zero(s)), None)
+        if kept:
+            if kept.operation in ("max", "min") and (kept.value == 0).any():
+                return True
+            continue
+        maker = graph.producer(x)
+        if maker is None:
             return True
-        if s.operation not in ("mul", "div", "prelu", "abs", "max", "min"):
-            return False
-    maker = graph.producer(x)
-    if maker is None:
-        return True
-    if isinstance(maker, Map):
-        return not maker.others and is_often_zero(graph, maker.x, constant_steps(maker) or ())
-    return isinstance(maker, (MaxPool, *MOVES)) and any(
-        is_often_zero(graph, t, ()) for t in maker.inputs if t.elem is Elem.F32
+        before = [t for t in maker.inputs if t.elem is Elem.F32 and t.name not in seen]
+        if isinstance(maker, Map) and not maker.others:
+            open_.append((maker.x, constant_steps(maker) or ()))
+        elif isinstance(maker, (MaxPool, *MOVES)):
+            open_ += [(t, ()) for t in before]
+            seen.update(t.name for t in before)
+    return False
+
+
+def moves_zero(s: Step) -> bool:
+    """Whether a zero may come out of another value, or a zero as another value."""
+    return s.operation not in ("mul", "div", "prelu", "abs", "max", "min") or (
+        s.operation in ("max", "min") and bool((s.value == 0).any())
     )
 
 
