@@ -77,9 +77,9 @@ def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, 
         arrays.append(Constant(f"{name}_inverts", u.c_type, pack_bits(cut.inverts, u)))
     if cut.classes is not None:
         highest = int(cut.classes.max())
-        bits = next(n for n in (8, 16, 32) if highest < 1 << n)
-        params["class_type"] = f"uint{bits}_t"
-        arrays.append(Constant(f"{name}_classes", f"uint{bits}_t", cut.classes.ravel().astype(f"u{bits // 8}")))
+        kind = "uint8_t" if highest < 1 << 8 else "uint16_t" if highest < 1 << 16 else "int32_t"
+        params["class_type"] = kind
+        arrays.append(Constant(f"{name}_classes", kind, cut.classes.ravel().astype(DTYPES[kind])))
     return tuple(arrays), params
 
 

@@ -297,7 +297,7 @@ def test_a_sign_that_can_meet_zero_needs_the_option(run, ternary, tmp_path):
     assert found["code"] == "E0304"
     assert "--sign-at-zero" in found["remedy"]
     assert not (tmp_path / "out").exists()
-    for value in ("+1", "-1"):
+    for value in ("+1", "1", "-1"):
         done = run("compile", ternary, "-o", tmp_path / value, f"--sign-at-zero={value}", "--json")
         assert done.code == 0
         reasons = [d["reason"] for d in json.loads(done.out)["report"]["reference_differs"]]
