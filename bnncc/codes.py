@@ -27,8 +27,8 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "E0104": (
         "absurd dimensions",
-        "A tensor, or all constants that are computed, would take more than 512 MiB. An ONNX file is untrusted: sizes are "
-        "checked before anything is allocated.",
+        "A tensor, or all constants that are computed, would take more than 512 MiB, or a tensor that depends on the input has more "
+        "than 2**23 values, which no microcontroller holds. An ONNX file is untrusted: sizes are checked before anything is allocated.",
     ),
     "E0105": (
         "shapes do not fit",

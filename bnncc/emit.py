@@ -3,9 +3,11 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from bnncc.kernels.base import float_literal, literal
 from bnncc.layout import DTYPES, MEMBERS, c_type
@@ -116,21 +118,29 @@ def reindent(text: str) -> str:
     return "\n".join(out).strip("\n") + "\n"
 
 
+BLOCK = 48 << 10  # values of an array that are text one by one at once; whole lines
+
+
 def array_text(a: Constant) -> str:
     """The initialiser of a constant, a dozen values a line."""
     flat = a.data.ravel()
-    if a.c_type == "float":
-        texts = [literal(v) for v in flat.tolist()]
-    elif a.c_type.startswith("u") and a.data.dtype.itemsize > 1:
-        digits = 2 * a.data.dtype.itemsize
-        shown = flat.astype(flat.dtype.newbyteorder(">")).tobytes().hex()
-        suffix = "u" if digits == 8 else ""
-        texts = [f"0x{shown[i : i + digits]}{suffix}" for i in range(0, len(shown), digits)]
-    else:
-        texts = ["INT32_MIN" if a.c_type == "int32_t" and v == -(1 << 31) else str(v) for v in flat.tolist()]
     per_line = 12 if a.c_type == "uint32_t" else 16
-    lines = [", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
-    return ",\n".join("    " + line for line in lines)
+    lines: list[str] = []
+    for start in range(0, len(flat), BLOCK):
+        texts = value_texts(a.c_type, flat[start : start + BLOCK])
+        lines += ["    " + ", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
+    return ",\n".join(lines)
+
+
+def value_texts(kind: str, values: NDArray[Any]) -> list[str]:
+    if kind == "float":
+        return [literal(v) for v in values.tolist()]
+    if kind.startswith("u") and values.itemsize > 1:
+        digits = 2 * values.itemsize
+        shown = values.astype(values.dtype.newbyteorder(">")).tobytes().hex()
+        suffix = "u" if digits == 8 else ""
+        return [f"0x{shown[i : i + digits]}{suffix}" for i in range(0, len(shown), digits)]
+    return ["INT32_MIN" if kind == "int32_t" and v == -(1 << 31) else str(v) for v in values.tolist()]
 
 
 def parameters(step: Step, overwritten: Collection[int] = ()) -> str:

@@ -51,6 +51,10 @@ class Graph:
                 readers.setdefault(name, []).append(op)
         return readers
 
+    @cached_property
+    def _given_out(self) -> set[str]:
+        return {o.tensor.name for o in self.outputs}
+
     def producer(self, tensor: Tensor) -> Op | None:
         return self._makers.get(tensor.name)
 
@@ -58,7 +62,7 @@ class Graph:
         return self._readers.get(tensor.name, [])
 
     def is_output(self, tensor: Tensor) -> bool:
-        return any(o.tensor.name == tensor.name for o in self.outputs)
+        return tensor.name in self._given_out
 
     def sole_user(self, tensor: Tensor) -> Op | None:
         """The one op that reads `tensor`, as its x, if nothing else does."""

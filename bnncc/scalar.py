@@ -209,7 +209,8 @@ def find_cut(
     differ between pixels give one class for each distinct row.
     """
     per_pixel = any(s.value.shape[1:] != (1, 1) for s in steps)
-    grid = shape if per_pixel else (shape[0], 1, 1)
+    rows, columns, steps = distinct_pixels(steps, shape)
+    grid = (shape[0], int(rows.max()) + 1, int(columns.max()) + 1)
     predicate = Predicate(steps, grid, floats=bounds is None, strict=strict)
     lo, hi = bounds or (FLOAT_LO, FLOAT_HI)
     level, falling = bisect(predicate, lo, hi)
@@ -220,25 +221,47 @@ def find_cut(
     if bounds is None:  # "always" is -inf; "never" is NaN: nothing, +inf included, compares >= to it
         levels = float_order(np.minimum(level, hi))
         levels = np.where(level > hi, np.float32(np.nan), np.where(level == lo, np.float32(-np.inf), levels))
-    rows = grid[1] * grid[2]
-    flat_levels = levels.reshape(grid[0], rows).T
-    flat_inverts = inverts.reshape(grid[0], rows).T
+    flat_levels = levels.reshape(grid[0], -1).T
+    flat_inverts = inverts.reshape(grid[0], -1).T
     if not per_pixel:
         return Cut(flat_levels, flat_inverts)
     both = np.concatenate([flat_levels.astype(np.float64), flat_inverts.astype(np.float64)], axis=1)
-    unique, index = np.unique(both, axis=0, return_inverse=True)
+    unique, firsts, index = np.unique(both, axis=0, return_index=True, return_inverse=True)
     if len(unique) == 1:
         return Cut(flat_levels[:1], flat_inverts[:1])
-    firsts = np.array([int(np.argmax(index.ravel() == k)) for k in range(len(unique))])
-    return Cut(flat_levels[firsts], flat_inverts[firsts], index.reshape(shape[1:]).astype(np.int64))
+    classes = index.reshape(grid[1:])[rows][:, columns]
+    return Cut(flat_levels[firsts], flat_inverts[firsts], classes)
+
+
+def distinct_pixels(
+    steps: Sequence[Step], shape: tuple[int, int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[Step]]:
+    """The kind of each row [H] and of each column [W] of pixels, and the steps on one row and one column of each kind.
+
+    Rows (columns) are of one kind if every constant is the same in both; where padding made them differ, few are.
+    """
+    steps, kinds = list(steps), []
+    for axis in (1, 2):
+        wide = [np.moveaxis(s.value, axis, 0) for s in steps if s.value.shape[axis] > 1]
+        seen: dict[bytes, int] = {}
+        kind = [seen.setdefault(b"".join(v[k].tobytes() for v in wide), len(seen)) for k in range(shape[axis])]
+        kinds.append(np.array(kind, np.int64))
+        firsts = np.unique(kinds[-1], return_index=True)[1]
+        steps = [Step(s.operation, s.value.take(firsts, axis)) if s.value.shape[axis] > 1 else s for s in steps]
+    return kinds[0], kinds[1], steps
 
 
 def near_channels(
     cut: Cut, steps: Sequence[Step], shape: tuple[int, int, int], bounds: tuple[int, int], error: float
 ) -> int:
     """Channels of an integer `cut` in which an accumulator off by up to `error` can fall on the other side."""
-    levels = cut.levels[0][:, None, None] if cut.classes is None else cut.levels[cut.classes].transpose(2, 0, 1)
-    at = np.broadcast_to(levels, shape).astype(np.float64)
+    rows, columns, steps = distinct_pixels(steps, shape)
+    firsts = [np.unique(kind, return_index=True)[1] for kind in (rows, columns)]
+    if cut.classes is None:
+        levels = cut.levels[0][:, None, None]
+    else:
+        levels = cut.levels[cut.classes[np.ix_(*firsts)]].transpose(2, 0, 1)
+    at = np.broadcast_to(levels, (shape[0], len(firsts[0]), len(firsts[1]))).astype(np.float64)
     above, below = (apply_steps(v, steps, dtype=np.float64) for v in (at, at - 1))
     slope = np.abs(above - below)
     close = np.minimum(np.abs(above), np.abs(below)) <= error * slope

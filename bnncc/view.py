@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from bnncc.layout import Unit, c_type, unit
 from bnncc.program import Program, Step, StepLine
@@ -89,7 +90,7 @@ class StepView:
     def access(self, tensor: Tensor, name: str) -> Access:
         return Access(tensor, name, tensor.name == self.program.graph.input.name and not self.program.nhwc)
 
-    @property
+    @cached_property
     def inputs(self) -> list[Access]:
         """x and the others, as the parameters of the step's function."""
         return [self.access(t, n) for t, n in zip(self.op.inputs, input_names(self.op), strict=True)]

@@ -21,15 +21,17 @@ class Layout(StrEnum):
     nhwc = "nhwc"
 
 
-class AtZero(StrEnum):
-    plus = "+1"
-    minus = "-1"
-
-
 class Storage(StrEnum):
     f32 = "f32"
     f16 = "f16"
     i8 = "i8"
+
+
+def plus_or_minus(text: str) -> int:
+    """A sign as it is written on the command line, with or without its plus."""
+    if text not in ("+1", "1", "-1"):
+        raise typer.BadParameter(f"{text!r} is not one of '+1', '-1'.")
+    return int(text)
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.", show_default=False)]
@@ -43,7 +45,13 @@ InputLayout = Annotated[
     typer.Option("--input-layout", help="The order in which the C takes an image; the model's by default."),
 ]
 SignAtZero = Annotated[
-    AtZero | None, typer.Option("--sign-at-zero", help="What ONNX Sign gives at zero instead of 0, which is no bit.")
+    int | None,
+    typer.Option(
+        "--sign-at-zero",
+        parser=plus_or_minus,
+        metavar="<+1|-1>",
+        help="What ONNX Sign gives at zero instead of 0, which is no bit.",
+    ),
 ]
 RealWeights = Annotated[Storage, typer.Option("--real-weights", help="How weights that are not binary are stored.")]
 Kernel = Annotated[
@@ -70,7 +78,7 @@ def compiled(
     name: str | None,
     input_type: InputType | None,
     layout: Layout | None,
-    at_zero: AtZero | None,
+    at_zero: int | None,
     storage: Storage,
     **given: Any,
 ) -> Compiled:
@@ -81,7 +89,7 @@ def compiled(
         name=name,
         input=input_type.value if input_type else None,
         input_layout=layout.value if layout else None,
-        sign_at_zero=int(at_zero.value) if at_zero else 0,
+        sign_at_zero=at_zero or 0,
         real_weights=storage.value,
         **given,
     )

@@ -18,7 +18,8 @@ def warnings(graph: Graph) -> Iterator[Diagnostic]:
         from_real = any(t.name in real for t in op.inputs)
         if op.x.name in scaled and isinstance(op, Map | MaxPool):
             scaled.add(op.y.name)
-        if op.y.elem is Elem.F32 and (from_real or (isinstance(op, Conv) and not op.integer)):
+        between = isinstance(op, Map) and bool(op.others)  # tensors that may be equal
+        if op.y.elem is Elem.F32 and (from_real or between or (isinstance(op, Conv) and not op.integer)):
             real.add(op.y.name)
         if isinstance(op, Conv) and op.binary and op.x.name in scaled:
             fed = fed or op
@@ -27,7 +28,7 @@ def warnings(graph: Graph) -> Iterator[Diagnostic]:
                 "W0301",
                 f"Sign meets real values in {op.y.shape[0]} channels: where one is exactly zero, ONNX Sign gives 0, the C -1",
                 ", ".join(op.origin),
-                "export sign as Where(x >= 0, 1, -1), or say --sign-at-zero",
+                "export sign as Where(x >= 0, 1, -1), or say --sign-at-zero=+1 or -1",
             )
     if fed:
         yield Diagnostic(

@@ -45,7 +45,7 @@ def largest_bias(layer: Linear, scale: float) -> float:
 def exact_bias(layer: Linear, scale: float, bound: int) -> bool:
     """Whether every partial sum of +-scale and the bias is exact in float32, in any order."""
     assert layer.bias is not None
-    unit = float(np.min(layer.scale)) * abs(scale)
+    unit = float(np.min(layer.scale)) * scale
     b = layer.bias.astype(np.float64) / unit
     return bool(np.all(b == np.round(b)) and np.abs(b).max() + bound < EXACT and np.ptp(layer.scale) == 0)
 

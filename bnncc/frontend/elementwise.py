@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -128,16 +129,16 @@ def unary(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def quantized(ctx: Context, node: onnx.NodeProto, value: Value) -> Value:
     """The value as integers, where its last steps round and bound it (in either order)."""
-    _, steps = ctx.chain(value.tensor)
+    last = [s for _, s in islice(ctx.backwards(value.tensor), 8)]
     lo, hi = -math.inf, math.inf
-    for s in reversed(steps):
+    for s in last:
         if s.value.size == 1 and s.operation in ("max", "min") and float(s.value.flat[0]).is_integer():
             bound = float(s.value.flat[0])
             lo, hi = (max(lo, bound), hi) if s.operation == "max" else (lo, min(hi, bound))
         elif s.operation not in ("round", "floor", "ceil"):
             break
-    rounds = any(s.operation in ("round", "floor", "ceil") for s in steps[-3:])
-    maker = ctx.makers[value.tensor.name] if steps else None
+    rounds = any(s.operation in ("round", "floor", "ceil") for s in last[:3])
+    maker = ctx.makers.get(value.tensor.name)
     if not rounds or not -EXACT < lo <= hi < EXACT or not isinstance(maker, Map):
         return value
     name = ctx.name(node.output[0], "integers")
@@ -170,7 +171,7 @@ def clip(ctx: Context, node: onnx.NodeProto) -> Known:
         return ctx.map(node, value, scalar_step("max", 0.0), node.output[0])
     given = attributes(node)
     bounds = [
-        float(ctx.need_constant(node, i, name)) if len(node.input) > i and node.input[i] else given.get(name)
+        float(ctx.need_constant(node, i, name).item()) if len(node.input) > i and node.input[i] else given.get(name)
         for i, name in ((1, "min"), (2, "max"))
     ]
     for k, (operation, bound) in enumerate(zip(("max", "min"), bounds, strict=True)):

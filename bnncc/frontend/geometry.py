@@ -4,6 +4,7 @@ from typing import Any
 
 import onnx
 
+from bnncc.frontend.load import printable
 from bnncc.frontend.values import Context, Refusal, Value
 from bnncc.ops import Reshape, Transpose
 from bnncc.tensor import Shape
@@ -28,6 +29,27 @@ def pair(value: Value, given: dict[str, Any], name: str, default: int = 1) -> tu
     return by_axis.get(1, 1), by_axis.get(2, 1)
 
 
+def auto_pad(given: dict[str, Any]) -> str:
+    mode = given.get("auto_pad", b"").decode() or "NOTSET"
+    if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise Refusal("E0105", f"auto_pad is {printable(mode, 40)}, which ONNX does not know", "export the model again")
+    return mode
+
+
+def check_window(value: Value, kernel: tuple[int, int], dilations: tuple[int, int], pads: Pads) -> None:
+    """Raise Refusal where not even one window fits into the image and its padding."""
+    _, h, w = value.tensor.shape
+    inner = value.pads
+    size = [n + pads[k] + pads[k + 2] + inner[k] + inner[k + 2] for k, n in enumerate((h, w))]
+    wanted = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    if any(k > n for k, n in zip(wanted, size, strict=True)):
+        raise Refusal(
+            "E0105",
+            f"its window {wanted} is larger than its padded input {size}",
+            "use a smaller kernel, or more padding",
+        )
+
+
 def padding(
     value: Value,
     given: dict[str, Any],
@@ -40,8 +62,8 @@ def padding(
     top, left, bottom, right = value.pads
     size = (h + top + bottom, w + left + right)
     axes = [a for a in value.axes if a]
-    mode = given.get("auto_pad", b"NOTSET")
-    if mode in (b"NOTSET", b""):
+    mode = auto_pad(given)
+    if mode == "NOTSET":
         p = [int(k) for k in given.get("pads", (0,) * 2 * len(axes))]
         if len(p) != 2 * len(axes) or min(p) < 0 or max(p) > 1 << 15:
             raise Refusal(
@@ -49,7 +71,7 @@ def padding(
             )
         first, last = (dict(zip(axes, q, strict=True)) for q in (p[: len(axes)], p[len(axes) :]))
         return first.get(1, 0), first.get(2, 0), last.get(1, 0), last.get(2, 0)
-    if mode == b"VALID":
+    if mode == "VALID":
         return 0, 0, 0, 0
     total = [
         max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
@@ -57,7 +79,7 @@ def padding(
     ]
     small = [t // 2 for t in total]
     large = [t - s for t, s in zip(total, small, strict=True)]
-    ahead, behind = (small, large) if mode == b"SAME_UPPER" else (large, small)
+    ahead, behind = (small, large) if mode == "SAME_UPPER" else (large, small)
     return ahead[0], ahead[1], behind[0], behind[1]
 
 

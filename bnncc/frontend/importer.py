@@ -13,7 +13,7 @@ from bnncc.frontend import elementwise, linear, norms, pooling, shaping
 from bnncc.frontend.advice import warnings
 from bnncc.frontend.geometry import attributes
 from bnncc.frontend.load import Source, first_line, label, load, printable
-from bnncc.frontend.values import Context, Edits, Known, Moment, Refusal, Value
+from bnncc.frontend.values import Condition, Context, Edits, Known, Moment, Refusal, Value
 from bnncc.graph import Exits, Graph, Output, check, needed
 from bnncc.ops import Sign
 from bnncc.tensor import Elem, Tensor
@@ -263,23 +263,26 @@ def _outputs(ctx: Context) -> list[Output]:
             continue
         known = ctx.values.get(o.name)
         if not isinstance(known, Value):
-            what = (
-                "only a part of a layer normalisation"
-                if isinstance(known, Moment)
-                else "no tensor computed from the input"
-            )
-            ctx.problems.append(
-                Diagnostic("E0208", f"output {printable(o.name)} is {what}", o.name, "output the logits")
-            )
+            ctx.problems.append(no_tensor(o.name, known))
             continue
         outputs.append(Output(o.name, known.shape, planar_output(ctx, o.name, known)))
     return outputs
 
 
+def no_tensor(name: str, known: Known | None) -> Diagnostic:
+    """That an output is not what the C could give."""
+    what, remedy = "no tensor computed from the input", "output the logits"
+    if isinstance(known, Moment):
+        what = "only a part of a layer normalisation"
+    elif isinstance(known, Condition):
+        what, remedy = "a comparison, which is no number", "cast it to float32, or output what is compared"
+    return Diagnostic("E0208", f"output {printable(name)} is {what}", printable(name), remedy)
+
+
 def planar_output(ctx: Context, name: str, value: Value) -> Tensor:
     """The tensor of an output, in the order of the ONNX value."""
     itself = onnx.helper.make_node("Identity", [name], [name])  # of an output that is the input
-    node = next((n for n in ctx.source.nodes if name in n.output), itself)
+    node = ctx.by_output.get(name, itself)
     return ctx.planar(node, ctx.framed(node, value, name) if value.padded else value)
 
 
@@ -338,7 +341,7 @@ def _decided_at_zero(ctx: Context, graph: Graph, at_zero: int) -> Graph:
     ops = []
     for op in graph.ops:
         if isinstance(op, Sign) and op.at_zero == 0:
-            node = next(n for n in ctx.source.nodes if n.output[0] == op.y.name)
+            node = ctx.by_output[op.y.name]
             ctx.edits.replaced[op.y.name] = binary_sign(ctx, node, at_zero)
             ctx.edits.reasons.append((label(node), f"--sign-at-zero: its value at zero is {at_zero:+d} instead of 0"))
             op = replace(op, at_zero=-at_zero if op.negate else at_zero)  # noqa: PLW2901

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bnncc.frontend.affine import EXACT, Doubles, affine, constant_part, is_power_of_two
 from bnncc.frontend.canonical import Linear, edit, exact_bias, largest_bias
-from bnncc.frontend.geometry import attributes, image, image_shape, padding, pair
+from bnncc.frontend.geometry import attributes, auto_pad, check_window, image, image_shape, padding, pair
 from bnncc.frontend.load import label
 from bnncc.frontend.values import Context, Known, Refusal, Value
 from bnncc.ops import Conv
@@ -32,7 +32,7 @@ def signs_and_scale(w: NDArray[Any]) -> tuple[NDArray[np.int8] | None, Doubles]:
     if ((low == 0) | (high - low > SCALE_JITTER * high)).any():
         return None, high
     scale = np.where(high == low, high, (low + high) / 2)
-    return np.where(w > 0, 1, -1).astype(np.int8), scale
+    return np.where(w > 0, np.int8(1), np.int8(-1)), scale
 
 
 def conv(ctx: Context, node: onnx.NodeProto) -> Known:
@@ -50,6 +50,7 @@ def conv(ctx: Context, node: onnx.NodeProto) -> Known:
     kernel = (w.shape[2], w.shape[3])
     strides, dilations = pair(value, given, "strides"), pair(value, given, "dilations")
     pads, t = padding(value, given, kernel, strides, dilations), value.pads
+    check_window(value, kernel, dilations, pads)
     if value.padded and value.pad_value != 0 and any(pads):
         value, t = ctx.framed(node, value, node.input[0]), (0, 0, 0, 0)
     both = (pads[0] + t[0], pads[1] + t[1], pads[2] + t[2], pads[3] + t[3])
@@ -100,9 +101,9 @@ def transposed_pads(
     shape: Shape,
 ) -> tuple[int, int]:
     """How many rows and columns are cut off in front of a transposed convolution's full result."""
-    mode = given.get("auto_pad", b"NOTSET")
-    if mode in (b"NOTSET", b"", b"VALID") and "output_shape" not in given:
-        plain = padding(value, {} if mode == b"VALID" else given, kernel, up, dilations)
+    mode = auto_pad(given)
+    if mode in ("NOTSET", "VALID") and "output_shape" not in given:
+        plain = padding(value, given, kernel, up, dilations)
         return plain[0], plain[1]
     extra = given.get("output_padding", ())
     by_axis = dict(zip([a for a in value.axes if a], extra, strict=False))
@@ -110,7 +111,7 @@ def transposed_pads(
     for axis in (1, 2):
         whole = up[axis - 1] * (value.tensor.shape[axis] - 1) + (kernel[axis - 1] - 1) * dilations[axis - 1] + 1
         total = max(0, whole + int(by_axis.get(axis, 0)) - shape[axis])
-        cut.append(total // 2 if mode == b"SAME_UPPER" else total - total // 2)
+        cut.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
     return cut[0], cut[1]
 
 
@@ -175,6 +176,8 @@ def gemm(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def scaled(a: NDArray[Any], factor: float, what: str) -> NDArray[np.float32]:
     """The product, in float32. Raises Refusal E0301 where that overflows."""
+    if factor == 1:
+        return a.astype(np.float32, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         product = (a * factor).astype(np.float32)
     if not np.isfinite(product).all():
@@ -230,8 +233,9 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
     if source is None:
         return real(ctx, layer, value, shape)
     pad_value = round(layer.pad_value / source.scale)
+    unit = abs(source.scale)
     if source.scale < 0:  # the reference's sum of zero is +0.0, and -1 times it would not be
-        layer, source = replace(layer, signs=-layer.signs), replace(source, scale=-source.scale)
+        layer = replace(layer, signs=-layer.signs)
     acc = Tensor(ctx.name(out, "acc"), Elem.I32, shape)
     conv_of_signs = replace(layer.of(source.q, acc), pad_value=pad_value, mul=source.mul, zero=source.zero)
     correction = constant_part(conv_of_signs, source.rest)
@@ -245,7 +249,7 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
     steps: list[Step] = []
     if correction.any():
         steps.append(step("add", correction if correction.shape[1:] != (1, 1) else correction[:, 0, 0]))
-    scale = scaled(layer.scale, source.scale, "scale")
+    scale = scaled(layer.scale, unit, "scale")
     if not np.all(scale == 1):
         steps.append(step("mul", scale if np.ptp(scale) else scale[0]))
     if layer.bias is not None:
@@ -255,12 +259,12 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
         reasons.append("its input is not an exact multiple of a power of two in float32")
     if not is_power_of_two(layer.scale):
         reasons.append("its weights are +-s with s no power of two, so the reference's own float sums are inexact")
-    if layer.dense and layer.bias is not None and not exact_bias(layer, source.scale, bound):
+    if layer.dense and layer.bias is not None and not exact_bias(layer, unit, bound):
         reasons.append("Gemm adds its bias before blocks of the sum, so its rounding depends on the blocking")
     twin = "" if steps else out
     if reasons:
         twin = edit(ctx, layer, source, value, steps, conv_of_signs)
-        largest = bound + float(np.abs(correction).max()) + largest_bias(layer, source.scale)
+        largest = bound + float(np.abs(correction).max()) + largest_bias(layer, unit)
         conv_of_signs = replace(conv_of_signs, file_error=(conv_of_signs.taps + 4) * 2.0**-24 * largest)
         ctx.edits.reasons.append((label(node), "; ".join(reasons)))
     return finish(ctx, layer, conv_of_signs, steps, twin, edited=bool(reasons), value=value)

@@ -5,9 +5,10 @@ constants whose sizes are known, operators of constants that are deterministic a
 """
 
 import os
+import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,11 +24,13 @@ from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
 
 QUANTIZER_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
 MAX_ELEMENTS = 1 << 27  # of any one tensor, and of all constants together: 512 MiB in float32
+MAX_VALUES = 1 << 23  # of any one tensor that the input decides: as bits, the memory of the largest microcontrollers
 MAX_FILE = 1 << 31  # bytes; protobuf can hold no more
 MAX_CALLS = 100_000  # nodes that the functions of a file may become
 MAX_NESTING = 50  # of functions that call functions
 MIN_OPSET = 9
 LARGE = 1 << 11  # elements; the data of a larger parameter are not shown to the checker and to shape inference
+WHERE_IN_ORT = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+ [^)]*\)(?: const)? ")
 PLAIN = {
     "dims",
     "data_type",
@@ -195,8 +198,8 @@ def _texts(message: Message) -> Iterator[str | bytes]:
 
 def first_line(e: BaseException) -> str:
     """What an exception of onnx or onnxruntime says, fit for a message."""
-    text = str(e).strip()
-    return printable(text.splitlines()[0], 240) if text else type(e).__name__
+    lines = WHERE_IN_ORT.sub("", str(e).strip()).splitlines()
+    return printable(lines[0], 240) if lines else type(e).__name__
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -379,11 +382,14 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     for t in model.graph.initializer:
         shapes[t.name] = tuple(int(d) for d in t.dims)
     for name, shape in shapes.items():
-        if min(shape, default=0) < 0 or elements(shape) > MAX_ELEMENTS:
+        negative = min(shape, default=0) < 0
+        if negative or elements(shape) > MAX_ELEMENTS:
+            maker = next((n for n in model.graph.node if name in n.output), None)
             raise ModelError.of(
                 "E0104",
                 f"value {printable(name)} has absurd dimensions {shown(shape)}",
-                remedy="export the model again",
+                where=label(maker) if maker else "",
+                remedy="use a window that fits into its input" if negative else "export the model again",
             )
     return shapes
 
@@ -403,12 +409,27 @@ def _fold(model: onnx.ModelProto) -> Source:
             known.update(node.output)
         else:
             varying.append(node)
+    _check_values([i.name for i in graph.input if i.name not in constants], None, shapes)
+    for node in varying:
+        _check_values(node.output, node, shapes)
     used = {n for node in varying for n in node.input} | {o.name for o in graph.output}
     constants |= _evaluate(model, fixed, [n for node in fixed for n in node.output if n in used])
     for name in used & constants.keys():
         _check_value(name, constants[name], shapes.get(name))
     types = {v.name: v.type.tensor_type.elem_type for v in [*graph.input, *graph.value_info, *graph.output]}
     return Source(model, constants, varying, shapes, types)
+
+
+def _check_values(names: Iterable[str], maker: onnx.NodeProto | None, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse tensors that no microcontroller has memory for."""
+    for name in names:
+        if elements(shapes.get(name, ())) > MAX_VALUES:
+            raise ModelError.of(
+                "E0104",
+                f"{'value' if maker else 'input'} {printable(name)} of shape {shown(shapes[name])} has more than {MAX_VALUES} values",
+                where=label(maker) if maker else "",
+                remedy="use smaller images, or fewer channels",
+            )
 
 
 def _check_constants(model: onnx.ModelProto, nodes: list[onnx.NodeProto], names: list[str]) -> None:

@@ -62,28 +62,40 @@ def stage(ctx: Context, node: onnx.NodeProto) -> Known | None:
     if not moments:
         return None
     kind, m = node.op_type, moments[0]
-    constant = next((ctx.constant(n) for n in node.input if ctx.constant(n) is not None), None)
+    numbers = [number(ctx, n) for n in node.input]
     match kind, m.stage:
         case "Sub", "mean" if isinstance(known[0], Value) and known[0].tensor.name == m.given.tensor.name:
             return replace(m, stage="centred")
-        case ("Pow", "centred") if constant is not None and constant.size == 1 and float(constant.flat[0]) == 2:
+        case "Pow", "centred" if numbers[1:] == [2]:
             return replace(m, stage="squared")
-        case "Mul", "centred" if len(moments) == 2 and moments[1] == m:
+        case "Mul", "centred" if moments == [m, m]:
             return replace(m, stage="squared")
-        case "Add", "variance" if constant is not None and constant.size == 1:
-            return replace(m, stage="variance", epsilon=float(constant.flat[0]))
+        case "Add", "variance" if m.epsilon == 0 and len(numbers) == 2:
+            epsilon = next((n for n in numbers if n is not None), None)
+            if epsilon is not None:
+                return replace(m, stage="variance", epsilon=epsilon)
         case "Sqrt", "variance":
             return replace(m, stage="spread")
-        case "Reciprocal", "spread":
+        case "Reciprocal", "spread" if not m.inverse:
             return replace(m, inverse=True)
-        case "Div", "spread" if constant is not None and constant.size == 1 and float(constant.flat[0]) == 1:
+        case "Div", "spread" if numbers[0] == 1 and not m.inverse:
             return replace(m, inverse=True)
-        case "Div" | "Mul", "centred" | "spread" if len(moments) == 2:
-            by_stage = {k.stage: k for k in moments}
-            centred, spread = by_stage.get("centred"), by_stage.get("spread")
-            if centred and spread and centred.value == spread.value and spread.inverse == (kind == "Mul"):
+        case ("Div", "centred") | ("Mul", "centred" | "spread") if len(moments) == 2:
+            centred, spread = sorted(moments, key=lambda k: k.stage)
+            if spread.stage == "spread" and spread.inverse == (kind == "Mul") and centred == before_spread(spread):
                 return normalize(ctx, node, m.value, m.features, spread.epsilon, node.output[0])
     raise Refusal("E0201", f"{kind} of a {m.stage} is no part of a layer normalisation", "use LayerNormalization")
+
+
+def number(ctx: Context, name: str) -> float | None:
+    """A constant of one element."""
+    constant = ctx.constant(name)
+    return float(constant.flat[0]) if constant is not None and constant.size == 1 else None
+
+
+def before_spread(m: Moment) -> Moment:
+    """What must have been squared for this spread."""
+    return replace(m, stage="centred", epsilon=0.0, inverse=False)
 
 
 def softmax(ctx: Context, node: onnx.NodeProto) -> Known:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bnncc.frontend.geometry import attributes, image, image_shape, padding, pair
+from bnncc.frontend.geometry import attributes, check_window, image, image_shape, padding, pair
 from bnncc.frontend.load import label
 from bnncc.frontend.values import Context, Known, Moment, Refusal, Value, scalar_step
 from bnncc.ops import MaxPool, SumPool
@@ -18,15 +18,20 @@ from bnncc.tensor import Elem, Shape, Tensor, integer
 def window(ctx: Context, node: onnx.NodeProto) -> tuple[Value, dict[str, Any], dict[str, Any], Shape]:
     """The input of a pooling node, its attributes, the geometry of its windows, and the shape [C, H, W] of its output."""
     value, given = image(ctx, node), attributes(node)
-    shape = image_shape(ctx, node, value, value.shape[1])
     size = value.tensor.shape[1:]
     if node.op_type.startswith("Global"):
-        return value, given, {"kernel": size}, shape
+        return value, given, {"kernel": size}, image_shape(ctx, node, value, value.shape[1])
     kernel = pair(value, given, "kernel_shape")
     strides, dilations = pair(value, given, "strides"), pair(value, given, "dilations")
     pads = padding(value, given, kernel, strides, dilations)
     if any(p > (k - 1) * d for p, k, d in zip(pads, (*kernel, *kernel), (*dilations, *dilations), strict=True)):
-        raise Refusal("E0105", f"pads {list(pads)} are larger than the window", "export the model again")
+        raise Refusal(
+            "E0105",
+            f"pads {list(pads)} are as large as the window {list(kernel)}: a window could hold nothing but padding",
+            "use less padding, or a larger window",
+        )
+    check_window(value, kernel, dilations, pads)
+    shape = image_shape(ctx, node, value, value.shape[1])
     if any((o - 1) * s >= n + p for o, s, n, p in zip(shape[1:], strides, size, pads, strict=False)):
         raise Refusal("E0201", "with ceil_mode its last window lies outside of the image", "set ceil_mode to 0")
     return value, given, {"kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations}, shape
@@ -45,12 +50,12 @@ def average_pool(ctx: Context, node: onnx.NodeProto) -> Known:
     """AveragePool and GlobalAveragePool: the sum, then one division by how many values each window holds."""
     value, given, geometry, shape = window(ctx, node)
     op = pooled_sum(ctx, node, value.tensor, shape, {**geometry, "order": average_order(ctx, node, value, geometry)})
-    held, grid = np.ones((1, 1, *op.x.shape[1:]), np.int64), op
+    grid = op
     if given.get("count_include_pad", 0):
-        top, left, bottom, right = op.pads
-        held = np.ones((1, 1, held.shape[2] + top + bottom, held.shape[3] + left + right), np.int64)
-        grid = replace(op, x=replace(op.x, shape=(op.x.shape[0], *held.shape[2:])), pads=(0, 0, 0, 0))
-    counts = grid.slide(grid.spread(held, 0)).sum(axis=(4, 5))[0].astype(np.float32)
+        (top, left, bottom, right), (c, h, w) = op.pads, op.x.shape
+        grid = replace(op, x=replace(op.x, shape=(c, h + top + bottom, w + left + right)), pads=(0, 0, 0, 0))
+    rows, columns = (grid.at_pixels(axis).sum(axis=1) for axis in (0, 1))
+    counts = np.outer(rows, columns)[None].astype(np.float32)
     divisor = counts if (counts != counts.flat[0]).any() else counts.flat[0]
     return ctx.map(node, Value(op.y, ctx.out_shape(node)), step("div", divisor), node.output[0])
 
@@ -109,7 +114,7 @@ def reduction(ctx: Context, node: onnx.NodeProto) -> Known:
     value = ctx.value(node)
     axes = reduced_axes(ctx, node, len(value.shape))
     features, channels = list(range(1, len(value.shape))), [len(value.shape) - 1 if value.last else 1]
-    if node.op_type == "ReduceMean" and is_centre(ctx, node):
+    if node.op_type == "ReduceMean" and is_centre(ctx, node) and keeps_axes(ctx, node, value.shape, axes):
         if axes in (features, channels):
             return Moment("mean", value, value, features=axes == features)
         if axes == [len(value.shape) - 1]:
@@ -148,15 +153,23 @@ def reduction(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def is_centre(ctx: Context, node: onnx.NodeProto) -> bool:
     """Whether the mean is only subtracted from what it is the mean of."""
-    readers = [n for n in ctx.source.nodes if node.output[0] in n.input]
+    readers = ctx.readers.get(node.output[0], [])
     pair = [node.input[0], node.output[0]]
     return bool(readers) and all(n.op_type == "Sub" and list(n.input) == pair for n in readers)
+
+
+def keeps_axes(ctx: Context, node: onnx.NodeProto, shape: tuple[int, ...], axes: list[int]) -> bool:
+    """Whether the reduced value broadcasts to what it was reduced from along these axes, as if they were kept."""
+    out = ctx.out_shape(node)
+    kept = tuple(1 if a in axes else n for a, n in enumerate(shape))
+    return (1,) * (len(shape) - len(out)) + out == kept
 
 
 def moment_mean(ctx: Context, node: onnx.NodeProto, known: Moment) -> Known:
     """The variance, as the mean of squared distances from the mean."""
     rank = len(known.value.shape)
     wanted = list(range(1, rank)) if known.features else [rank - 1 if known.value.last else 1]
-    if known.stage != "squared" or reduced_axes(ctx, node, rank) != wanted:
+    whole = keeps_axes(ctx, node, known.value.shape, wanted)
+    if known.stage != "squared" or reduced_axes(ctx, node, rank) != wanted or not whole:
         raise Refusal("E0201", "this mean is no part of a layer normalisation", "use LayerNormalization")
     return replace(known, stage="variance")

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bnncc.frontend.geometry import attributes
-from bnncc.frontend.load import label, session
+from bnncc.frontend.load import first_line, label, printable, session
 from bnncc.frontend.values import Context, Known, Refusal, Value
 from bnncc.ops import Concat, Pad, Reshape, Slice, Transpose, Upsample
 from bnncc.tensor import Elem, Shape, Tensor, integer
@@ -19,8 +19,9 @@ Axes = dict[int, int]
 def pad(ctx: Context, node: onnx.NodeProto) -> Known:
     """A constant border, kept aside for the convolution that reads it."""
     value, given = ctx.value(node), attributes(node)
-    if given.get("mode", b"constant") != b"constant":
-        raise Refusal("E0201", f"Pad mode {given['mode']!r} is not supported", "pad with a constant")
+    mode = given.get("mode", b"constant").decode()
+    if mode != "constant":
+        raise Refusal("E0201", f"Pad mode {printable(mode, 40)} is not supported", "pad with a constant")
     rank = len(value.shape)
     widths: Any = given.get("pads") if len(node.input) < 2 else ctx.need_constant(node, 1, "pads").tolist()
     fill = float(given.get("value", 0.0))
@@ -78,7 +79,7 @@ def resize(ctx: Context, node: onnx.NodeProto) -> Known:
     if attributes(node).get("mode", b"nearest") != b"nearest" or len(out) != len(value.shape) or len(out) < 3:
         raise Refusal("E0201", "only resizing by nearest neighbour is supported", "set mode to nearest")
     t, shape = value.tensor, tensor_shape(value, out)
-    if shape[0] != t.shape[0] or math.prod(out) > 1 << 24:
+    if shape[0] != t.shape[0]:
         raise Refusal("E0201", "it resizes the channels", "resize height and width")
     taken = taken_pixels(ctx, node, value, shape)
     y, origin = moved(ctx, node, value, shape), (label(node),)
@@ -113,7 +114,7 @@ def taken_pixels(ctx: Context, node: onnx.NodeProto, value: Value, shape: Shape)
     try:
         (y,) = session(make.make_model(graph, opset_imports=opsets, ir_version=8)).run(None, {node.input[0]: x})
     except Exception as e:  # onnxruntime has one exception class a status code, under a private module
-        raise Refusal("E0107", f"onnxruntime cannot resize so: {e}", "export the model again") from None
+        raise Refusal("E0107", f"onnxruntime cannot resize so: {first_line(e)}", "export the model again") from None
     plane = np.asarray(y)[0, ..., 0] if value.last else np.asarray(y)[0, 0]
     return plane.astype(np.int64).reshape(shape[1:])
 

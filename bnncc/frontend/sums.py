@@ -129,20 +129,23 @@ def straight_through(ctx: Context, node: onnx.NodeProto) -> Value | None:
 def equivalent(ctx: Context, a: str, b: str) -> bool:
     """Whether two names hold the same value: one value, or the same arithmetic on one tensor (a clip that is written twice)."""
     u, v = ctx.values.get(a), ctx.values.get(b)
-    return a == b or (isinstance(u, Value) and isinstance(v, Value) and same(ctx, u.tensor, v.tensor, {}))
+    return a == b or (isinstance(u, Value) and isinstance(v, Value) and same(ctx, u.tensor, v.tensor))
 
 
-def same(ctx: Context, a: Tensor, b: Tensor, known: dict[tuple[str, str], bool]) -> bool:
+def same(ctx: Context, a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are made by the same ops from the same tensors."""
-    if a.name == b.name:
-        return True
-    key = (a.name, b.name)
-    if key not in known:
-        p, q = ctx.makers.get(a.name), ctx.makers.get(b.name)
-        known[key] = False
-        if p and q and type(p) is type(q) and len(p.inputs) == len(q.inputs) and same_fields(p, q):
-            known[key] = all(same(ctx, s, t, known) for s, t in zip(p.inputs, q.inputs, strict=True))
-    return known[key]
+    open_, seen = [(a, b)], {(a.name, b.name)}
+    while open_:
+        s, t = open_.pop()
+        if s.name == t.name:
+            continue
+        p, q = ctx.makers.get(s.name), ctx.makers.get(t.name)
+        if not (p and q and type(p) is type(q) and len(p.inputs) == len(q.inputs) and same_fields(p, q)):
+            return False
+        new = [(u, v) for u, v in zip(p.inputs, q.inputs, strict=True) if (u.name, v.name) not in seen]
+        seen.update((u.name, v.name) for u, v in new)
+        open_ += new
+    return True
 
 
 def same_fields(p: Op, q: Op) -> bool:

@@ -1,5 +1,6 @@
 """What the importer knows of an ONNX value while it walks the graph."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -117,6 +118,20 @@ class Context:
         graph = self.source.model.graph
         return {t.name for t in graph.initializer} | {n.output[0] for n in graph.node if n.op_type == "Constant"}
 
+    @cached_property
+    def by_output(self) -> Mapping[str, onnx.NodeProto]:
+        """The nodes, by each of their outputs."""
+        return {name: node for node in self.source.nodes for name in node.output}
+
+    @cached_property
+    def readers(self) -> Mapping[str, list[onnx.NodeProto]]:
+        """The nodes that read each value."""
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.source.nodes:
+            for name in dict.fromkeys(node.input):
+                readers.setdefault(name, []).append(node)
+        return readers
+
     @property
     def opset(self) -> int:
         """The version of the default operator set."""
@@ -198,10 +213,12 @@ class Context:
 
     def out_shape(self, node: onnx.NodeProto, index: int = 0) -> tuple[int, ...]:
         shape = self.source.shapes.get(node.output[index])
-        if shape is None or min(shape, default=1) < 1:
+        if shape is None:
             raise Refusal(
                 "E0105", "the shape of its output is not static", "export the model with fixed shapes and batch 1"
             )
+        if min(shape, default=1) < 1:
+            raise Refusal("E0105", f"its output of shape {list(shape)} holds no values", "export the model again")
         return shape
 
     def twin(self, output: str) -> str:
@@ -271,11 +288,16 @@ class Context:
 
     def chain(self, tensor: Tensor) -> tuple[Tensor, list[Step]]:
         """The tensor that a run of Maps starts from, and their steps in order."""
-        steps: list[Step] = []
+        backwards = list(self.backwards(tensor))
+        return backwards[-1][0] if backwards else tensor, [s for _, s in reversed(backwards)]
+
+    def backwards(self, tensor: Tensor) -> Iterator[tuple[Tensor, Step]]:
+        """The steps of a run of Maps from the last one on, each with what its Map is applied to."""
         while isinstance(op := self.makers.get(tensor.name), Map) and not op.others and op.y.elem is Elem.F32:
-            steps = [*(s for s in op.steps if isinstance(s, Step)), *steps]
             tensor = op.x
-        return tensor, steps
+            for s in reversed(op.steps):
+                assert isinstance(s, Step)  # without others there are no Operands
+                yield tensor, s
 
 
 def _ternary(op: Op | None) -> bool:

@@ -76,15 +76,10 @@ def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, 
         u = unit(cut.channels)
         arrays.append(Constant(f"{name}_inverts", u.c_type, pack_bits(cut.inverts, u)))
     if cut.classes is not None:
-        wide = int(cut.classes.max()) > 255
-        arrays.append(
-            Constant(
-                f"{name}_classes",
-                "uint16_t" if wide else "uint8_t",
-                cut.classes.ravel().astype(np.uint16 if wide else np.uint8),
-            )
-        )
-        params["class_type"] = arrays[-1].c_type
+        highest = int(cut.classes.max())
+        kind = "uint8_t" if highest < 1 << 8 else "uint16_t" if highest < 1 << 16 else "int32_t"
+        params["class_type"] = kind
+        arrays.append(Constant(f"{name}_classes", kind, cut.classes.ravel().astype(DTYPES[kind])))
     return tuple(arrays), params
 
 

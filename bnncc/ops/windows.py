@@ -59,6 +59,12 @@ class Window(Op):
         """Whether the one window is the whole input."""
         return self.kernel == self.x.shape[1:] and self.y.pixels == 1 and not self.padded and self.dilations == (1, 1)
 
+    def at_pixels(self, axis: int) -> NDArray[np.bool_]:
+        """Which taps of each row (axis 0) or column (1) of windows are at pixels of the input: [Ho, kh] or [Wo, kw]."""
+        windows, taps = np.arange(self.y.shape[1 + axis]), np.arange(self.kernel[axis])
+        at = windows[:, None] * self.strides[axis] + taps * self.dilations[axis] - self.pads[axis]
+        return np.asarray((at >= 0) & (at < self.x.shape[1 + axis] * self.up[axis]) & (at % self.up[axis] == 0))
+
     def spread(self, x: Array, fill: float) -> Array:
         """x [N, C, H, W] on the grid that windows slide over: spread by `up`, padded or cropped to what they reach."""
         if self.sparse:

@@ -1,6 +1,6 @@
 """Runs of elementwise arithmetic become one op, or part of the convolution before or the output behind it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bnncc.graph import Graph, Output, needed
@@ -28,21 +28,14 @@ def after(steps: Iterable[Step | Operand], others: int) -> tuple[Step | Operand,
 
 def merge_maps(graph: Graph) -> Graph:
     """Map(Map(x)) becomes one Map, and a Map that only feeds an output becomes the output's steps."""
-    merged: dict[str, Op] = {}
+    runs: dict[str, list[Op]] = {}  # by what they make
     for op in graph.ops:
-        before = merged.get(op.x.name)
-        made: Op = op
-        if (
-            isinstance(op, Map)
-            and isinstance(before, Map)
-            and before.y.elem is Elem.F32
-            and graph.sole_user(op.x) is op
-        ):
-            del merged[op.x.name]
-            steps = before.steps + after(op.steps, len(before.others))
-            made = replace(op, x=before.x, others=before.others + op.others, steps=steps, origin=joined(before, op))
-        merged[op.y.name] = made
-    graph = graph.with_ops(merged.values())
+        before = runs.get(op.x.name)
+        follows = before and isinstance(before[-1], Map) and op.x.elem is Elem.F32 and graph.sole_user(op.x) is op
+        run = runs.pop(op.x.name) if follows and isinstance(op, Map) else []
+        run.append(op)
+        runs[op.y.name] = run
+    graph = graph.with_ops(map(as_one, runs.values()))
     outputs = []
     for o in graph.outputs:
         producer = graph.producer(o.tensor)
@@ -53,6 +46,19 @@ def merge_maps(graph: Graph) -> Graph:
             outputs.append(o)
     graph = replace(graph, outputs=tuple(outputs))
     return graph.with_ops(needed(graph, [o.tensor for o in outputs]))
+
+
+def as_one(run: Sequence[Op]) -> Op:
+    """A run of Maps, each on what the one before makes, as one Map; another op is a run of its own."""
+    first, *rest = run
+    if not rest or not isinstance(first, Map):
+        return first
+    steps, others = list(first.steps), list(first.others)
+    for op in rest:
+        assert isinstance(op, Map)
+        steps += after(op.steps, len(others))
+        others += op.others
+    return replace(first, y=run[-1].y, steps=tuple(steps), others=tuple(others), origin=joined(*run))
 
 
 def fuse_epilogues(graph: Graph) -> Graph:

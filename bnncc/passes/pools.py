@@ -1,6 +1,6 @@
 """Pooling sinks below the sign: bits are pooled, not values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from bnncc.graph import Graph
 from bnncc.ops import Map, MaxPool, Sign
 from bnncc.passes.maps import constant_steps
 from bnncc.scalar import Step
-from bnncc.tensor import Elem, Op, Tensor
+from bnncc.tensor import Elem, Op, Shape, Tensor
 
 
 def sink_pools(graph: Graph) -> Graph:
@@ -19,8 +19,8 @@ def sink_pools(graph: Graph) -> Graph:
     Nothing real or wide is then pooled, only bits. Steps after the pool that differ between pixels, or that are not
     monotone, stay where they are.
     """
-    while found := {sign.y.name: (pool, maps, sign) for pool, maps, sign in _sinkable(graph)}:
-        gone = {id(op) for pool, maps, _ in found.values() for op in (pool, maps)}
+    while found := {sign.y.name: (pools, maps, sign) for pools, maps, sign in _sinkable(graph)}:
+        gone = {id(op) for pools, maps, _ in found.values() for op in (*pools, maps)}
         taken = {graph.input.name, *(op.y.name for op in graph.ops)}
         ops: list[Op] = []
         for op in graph.ops:
@@ -32,27 +32,32 @@ def sink_pools(graph: Graph) -> Graph:
     return graph
 
 
-def _sunk(pool: MaxPool, maps: Map | None, sign: Sign, taken: set[str]) -> Iterator[Op]:
-    """The ops in the place of pool, maps and sign: the pool comes last."""
+def _sunk(pools: Sequence[MaxPool], maps: Map | None, sign: Sign, taken: set[str]) -> Iterator[Op]:
+    """The ops in the place of pools, maps and sign: the pools come last."""
 
-    def unpooled(t: Tensor, elem: Elem, lo: int = 0, hi: int = 0, stride: int = 1) -> Tensor:
+    def named(t: Tensor, elem: Elem, shape: Shape, lo: int = 0, hi: int = 0, stride: int = 1) -> Tensor:
         name = t.name + "@unpooled"
         while name in taken:
             name += "'"
         taken.add(name)
-        return Tensor(name, elem, pool.x.shape, lo, hi, stride)
+        return Tensor(name, elem, shape, lo, hi, stride)
 
-    x = pool.x
-    falls = falling(constant_steps(maps) or (), pool.y.shape[0]) ^ sign.negate
+    x = pools[0].x
+    falls = falling(constant_steps(maps) or (), x.shape[0]) ^ sign.negate
     if maps:
-        x = unpooled(maps.y, Elem.F32)
-        yield replace(maps, x=pool.x, y=x)
-    bits = unpooled(sign.y, Elem.BIN, -1, 1, 2)
+        x = named(maps.y, Elem.F32, x.shape)
+        yield replace(maps, x=pools[0].x, y=x)
+    bits = named(sign.y, Elem.BIN, x.shape, -1, 1, 2)
     yield replace(sign, x=x, y=bits)
-    yield replace(pool, x=bits, y=sign.y, minimum=tuple(falls.tolist()) if falls.any() else ())
+    minimum = tuple(falls.tolist()) if falls.any() else ()
+    for pool in pools:
+        y = sign.y if pool is pools[-1] else named(pool.y, Elem.BIN, pool.y.shape, -1, 1, 2)
+        yield replace(pool, x=bits, y=y, minimum=minimum)
+        bits = y
 
 
-def _sinkable(graph: Graph) -> Iterator[tuple[MaxPool, Map | None, Sign]]:
+def _sinkable(graph: Graph) -> Iterator[tuple[list[MaxPool], Map | None, Sign]]:
+    """Each sign with the pools before it, in their order, and what lies between."""
     for pool in graph.ops:
         if not isinstance(pool, MaxPool) or pool.x.elem is Elem.BIN:
             continue
@@ -62,7 +67,10 @@ def _sinkable(graph: Graph) -> Iterator[tuple[MaxPool, Map | None, Sign]]:
         steps = constant_steps(maps) if maps else ()
         uniform = steps is not None and all(s.value.shape[1:] == (1, 1) and s.monotone for s in steps)
         if isinstance(sign, Sign) and uniform and not pool.minimum:
-            yield pool, maps, sign
+            pools = [pool]
+            while isinstance(before := graph.producer(pools[0].x), MaxPool) and graph.sole_user(before.y) is pools[0]:
+                pools.insert(0, before)
+            yield pools, maps, sign
 
 
 def falling(steps: tuple[Step, ...], channels: int) -> NDArray[np.bool_]:

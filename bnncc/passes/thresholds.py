@@ -24,13 +24,13 @@ def find_thresholds(graph: Graph) -> Graph:
         maker = graph.producer(op.x)
         steps = before_sign(constant_steps(maker))
         if isinstance(maker, Normalize):
-            out.append(norm_sign(graph, maker, (), op) or threshold(graph, op, op.x, (), problems))
+            out.append(norm_sign(graph, maker, (), op, problems) or threshold(graph, op, op.x, (), problems))
         elif maker is None or steps is None:
             out.append(threshold(graph, op, op.x, (), problems))
         elif not isinstance(norm := graph.producer(maker.x), Normalize):
             out.append(threshold(graph, replace(op, origin=joined(maker, op)), maker.x, steps, problems))
         else:
-            out.append(norm_sign(graph, norm, steps, op) or threshold(graph, op, op.x, (), problems))
+            out.append(norm_sign(graph, norm, steps, op, problems) or threshold(graph, op, op.x, (), problems))
     raise_all(problems)
     return graph.with_ops(needed(graph.with_ops(out), [o.tensor for o in graph.outputs]))
 
@@ -87,22 +87,37 @@ def refused(op: Sign, why: str) -> Diagnostic:
 
 def is_often_zero(graph: Graph, x: Tensor, steps: tuple[Step, ...]) -> bool:
     """Whether real values are exactly zero by more than chance: an input, or what ReLU cuts off, at most scaled."""
-    for s in reversed(steps):
-        if s.operation in ("max", "min") and (s.value == 0).any():
+    open_: list[tuple[Tensor, tuple[Step, ...]]] = [(x, steps)]
+    seen = {x.name}
+    while open_:
+        x, steps = open_.pop()
+        kept = next((s for s in reversed(steps) if moves_zero(s)), None)
+        if kept:
+            if kept.operation in ("max", "min") and (kept.value == 0).any():
+                return True
+            continue
+        maker = graph.producer(x)
+        if maker is None:
             return True
-        if s.operation not in ("mul", "div", "prelu", "abs", "max", "min"):
-            return False
-    maker = graph.producer(x)
-    if maker is None:
-        return True
-    if isinstance(maker, Map):
-        return not maker.others and is_often_zero(graph, maker.x, constant_steps(maker) or ())
-    return isinstance(maker, (MaxPool, *MOVES)) and any(
-        is_often_zero(graph, t, ()) for t in maker.inputs if t.elem is Elem.F32
+        before = [t for t in maker.inputs if t.elem is Elem.F32 and t.name not in seen]
+        if isinstance(maker, Map) and not maker.others:
+            open_.append((maker.x, constant_steps(maker) or ()))
+        elif isinstance(maker, (MaxPool, *MOVES)):
+            open_ += [(t, ()) for t in before]
+            seen.update(t.name for t in before)
+    return False
+
+
+def moves_zero(s: Step) -> bool:
+    """Whether a zero may come out of another value, or a zero as another value."""
+    return s.operation not in ("mul", "div", "prelu", "abs", "max", "min") or (
+        s.operation in ("max", "min") and bool((s.value == 0).any())
     )
 
 
-def norm_sign(graph: Graph, norm: Normalize, steps: tuple[Step, ...], op: Sign) -> NormSign | None:
+def norm_sign(
+    graph: Graph, norm: Normalize, steps: tuple[Step, ...], op: Sign, problems: list[Diagnostic]
+) -> NormSign | None:
     """The sign of gamma * normalize(x) + beta, for x that is an integer times a power of two; None for other forms."""
     scaled = graph.producer(norm.x)
     before = constant_steps(scaled) or ()
@@ -111,15 +126,20 @@ def norm_sign(graph: Graph, norm: Normalize, steps: tuple[Step, ...], op: Sign) 
     slope = linear(steps)
     if not x.elem.is_integer or scale is None or slope is None or norm.count * squares(x) * norm.count >= 1 << 62:
         return None
+    epsilon = norm.epsilon / scale**2
+    if not 1e-30 < epsilon * norm.count**2 < 1e30:  # the C's square root is of float32
+        return None
     gamma, beta = slope
-    with np.errstate(divide="ignore", invalid="ignore"):
+    if op.at_zero == 0 and (beta == 0).any():
+        problems.append(refused(op, "the layer normalisation before it has channels without a bias, and the mean is 0"))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         constant = np.where((beta > 0) | ((beta == 0) & (op.at_zero > 0)), -np.inf, np.inf)
         rho = np.where(gamma == 0, constant, -beta / np.abs(gamma)).astype(np.float32)
     return NormSign(
         x=x,
         y=op.y,
         origin=joined(*(p for p in (scaled, norm) if p and p.y.name != x.name), op),
-        epsilon=norm.epsilon / scale**2,
+        epsilon=epsilon,
         features=norm.features,
         rho=rho,
         falling=gamma < 0,
@@ -139,7 +159,7 @@ def uniform_scale(steps: tuple[Step, ...]) -> float | None:
         if s.operation not in ("mul", "div") or s.value.size != 1 or abs(np.frexp(s.value.flat[0])[0]) != 0.5:
             return None
         scale = scale * float(s.value.flat[0]) if s.operation == "mul" else scale / float(s.value.flat[0])
-    return scale if scale > 0 else None
+    return scale if 2.0**-100 < scale < 2.0**100 else None
 
 
 def linear(steps: tuple[Step, ...]) -> tuple[Floats, Floats] | None:

@@ -327,11 +327,11 @@ def test_a_sign_that_can_meet_zero_needs_the_option(run, ternary, tmp_path):
     assert found["code"] == "E0304"
     assert "--sign-at-zero" in found["remedy"]
     assert not (tmp_path / "out").exists()
-    for value in ("+1", "-1"):
+    for value in ("+1", "1", "-1"):
         done = run("compile", ternary, "-o", tmp_path / value, f"--sign-at-zero={value}", "--json")
         assert done.code == 0
         reasons = [d["reason"] for d in json.loads(done.out)["report"]["reference_differs"]]
-        assert any(f"its value at zero is {value}" in r for r in reasons)
+        assert any(f"its value at zero is {int(value):+d}" in r for r in reasons)
 
 
 def test_verify_follows_the_sign_at_zero(run, ternary):
@@ -367,7 +367,13 @@ def test_measure_takes_the_options_too(run, ternary):
 @pytest.mark.parametrize("command", ["compile", "verify", "measure", "flash"])
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--sign-at-zero", "0"), ("--sign-at-zero", "1"), ("--real-weights", "f64"), ("--real-weights", "")],
+    [
+        ("--sign-at-zero", "0"),
+        ("--sign-at-zero", "2"),
+        ("--sign-at-zero", "++1"),
+        ("--real-weights", "f64"),
+        ("--real-weights", ""),
+    ],
 )
 def test_bad_values_of_options(run, ternary, command, option, value):
     done = run(command, ternary, f"{option}={value}")

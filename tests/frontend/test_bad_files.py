@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -390,10 +392,40 @@ def test_constants_that_are_large_only_together() -> None:
         assert code_of(shaped(net)) == code
 
 
-def test_an_absurd_image() -> None:
-    net = Net(np.random.default_rng(0), (1, 1 << 20, 1 << 20), T.FLOAT, samples=0)
+@pytest.mark.parametrize("side", [1 << 20, 3000])
+def test_an_absurd_image(side: int) -> None:
+    net = Net(np.random.default_rng(0), (1, side, side), T.FLOAT, samples=0)
     net.outputs.append(net.node("GlobalMaxPool", net.node("Sign", "x")))
     assert code_of(shaped(net, (1, 1, 1, 1))) == "E0104"
+
+
+def test_an_absurd_image_inside() -> None:
+    net, x = small_net()
+    for _ in range(8):
+        x = net.node("Resize", x, "", net.const([1.0, 1.0, 2.0, 2.0]))
+    net.outputs.append(net.node("GlobalMaxPool", x))
+    assert code_of(shaped(net, (1, 9, 1, 1))) == "E0104"
+
+
+LARGE_IMAGE = """
+import resource, sys
+import numpy as np
+from tests.frontend.test_bad_files import T, Net, code_of, shaped
+net = Net(np.random.default_rng(0), (1, 2800, 2800), T.UINT8, samples=0)
+x = net.node("Sub", net.node("Div", net.node("Cast", "x", to=T.FLOAT), net.const(127.0)), net.const(0.3))
+x = net.node("Conv", x, net.weight((1, 1, 3, 3)), pads=[1, 1, 1, 1])
+x = net.sign(net.node("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1]), "ge_where")
+net.outputs.append(net.node("GlobalMaxPool", x))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert code_of(shaped(net, (1, 1, 1, 1))) == ""
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def test_the_memory_for_a_large_image() -> None:
+    """Zero padding makes pixels differ at the borders: a few kinds of rows and columns, not as many as there are pixels."""
+    done = subprocess.run([sys.executable, "-c", LARGE_IMAGE], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 500, "MiB"
 
 
 def in_subgraphs(net: Net, x: str, depth: int) -> str:
@@ -616,6 +648,45 @@ def many_constants(net: Net, x: str) -> str:
     return net.node("Add", x, c)
 
 
+def many_clips(net: Net, x: str) -> str:
+    low, high = net.const(-1e3), net.const(1e3)
+    x = net.node("Conv", x, net.weight((9, 9, 1, 1)))
+    for _ in range(10_000):
+        x = net.node("Clip", x, low, high)
+    return x
+
+
+def many_pools(net: Net, x: str) -> str:
+    x = net.node("Conv", x, net.const(net.rng.normal(size=(9, 9, 1, 1))))
+    for _ in range(3_000):
+        x = net.node("MaxPool", x, kernel_shape=[2, 2], pads=[1, 1, 0, 0])
+    return net.sign(x, "ge_where")
+
+
+def many_moves(net: Net, x: str) -> str:
+    """As deep as a recursion could not go."""
+    x = net.node("Conv", x, net.const(net.rng.normal(size=(9, 9, 1, 1))))
+    for _ in range(2_000):
+        x = net.node("Transpose", x, perm=[0, 1, 3, 2])
+    return net.node("Sign", x)
+
+
+def many_operands(net: Net, x: str) -> str:
+    y = net.node("Conv", x, net.const(net.rng.normal(size=(9, 9, 1, 1))))
+    for k in range(10_000):
+        y = net.node("Mul" if k % 2 else "Add", y, x)
+    return y
+
+
+def twice_the_same(net: Net, x: str) -> str:
+    """A straight-through trick whose two sides are long."""
+    bit, c = net.sign(net.node("Conv", x, net.weight((9, 9, 1, 1))), "ge_where"), net.const(0.999)
+    a = b = net.node("Conv", x, net.const(net.rng.normal(size=(9, 9, 1, 1))))
+    for _ in range(2_000):
+        a, b = net.node("Mul", a, c), net.node("Mul", b, c)
+    return net.node("Add", net.node("Sub", bit, a), b)
+
+
 def many_operators(net: Net, x: str) -> str:
     for _ in range(10_000):
         net.node("Erf", x)
@@ -623,12 +694,23 @@ def many_operators(net: Net, x: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("grow", "code"), [(long_chain, ""), (many_outputs, ""), (many_constants, ""), (many_operators, "E0201")]
+    ("grow", "code"),
+    [
+        (long_chain, ""),
+        (many_outputs, ""),
+        (many_constants, ""),
+        (many_clips, ""),
+        (many_pools, ""),
+        (many_moves, ""),
+        (many_operands, ""),
+        (twice_the_same, ""),
+        (many_operators, "E0201"),
+    ],
 )
 def test_ten_thousand_nodes(grow: Callable[[Net, str], str], code: str) -> None:
     net, x = small_net()
     net.outputs.append(net.node("GlobalMaxPool", grow(net, x)))
-    model = net.model()
+    model = shaped(net, (1, 9, 1, 1))
     begin = time.process_time()
     assert code_of(model) == code
     assert time.process_time() - begin < 15

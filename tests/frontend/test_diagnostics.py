@@ -31,6 +31,19 @@ def edited(build: Build, **kind: object) -> onnx.ModelProto:
     return net.model()
 
 
+def declared(net: Net, shape: tuple[int, ...], elem: int = T.FLOAT) -> onnx.ModelProto:
+    """The model of a net whose output onnxruntime cannot tell."""
+    output = net.outputs[0]
+    graph = h.make_graph(
+        net.nodes,
+        "net",
+        [h.make_tensor_value_info("x", net.elem, (1, *net.shape))],
+        [h.make_tensor_value_info(output, elem, shape)],
+        [onnx.numpy_helper.from_array(v, k) for k, v in net.constants.items()],
+    )
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", net.opset)], ir_version=net.ir)
+
+
 def conv(net: Net, x: str, *weights: str, **given: object) -> str:
     return net.node("Conv", x, *weights, **given)
 
@@ -67,6 +80,37 @@ def layer_norm(net: Net, x: str, axis: int) -> str:
     return net.node("LayerNormalization", x, net.const(np.ones(shape)), axis=axis)
 
 
+def in_parts(
+    net: Net,
+    x: str,
+    *,
+    square: Callable[[Net, str], str] = lambda n, c: n.node("Mul", c, c),
+    spread: Callable[[Net, str], str] = lambda n, v: n.node("Sqrt", n.node("Add", v, n.const(1e-3))),
+    end: Callable[[Net, str, str], str] = lambda n, c, s: n.node("Div", c, s),
+    axis: int = 1,
+    keep: int = 1,
+) -> str:
+    """A layer normalisation in single nodes, one of them unlike what it should be."""
+
+    def mean(x: str) -> str:
+        return net.node("ReduceMean", x, integers(net, [axis]), keepdims=keep)
+
+    centred = net.node("Sub", x, mean(x))
+    return end(net, centred, spread(net, mean(square(net, centred))))
+
+
+def twice_raised(net: Net, v: str) -> str:
+    return net.node("Sqrt", net.node("Add", net.node("Add", v, net.const(1e-3)), net.const(1.0)))
+
+
+def inverted_twice(net: Net, v: str) -> str:
+    return net.node("Reciprocal", net.node("Reciprocal", net.node("Sqrt", net.node("Add", v, net.const(1e-3)))))
+
+
+def over_one(net: Net, v: str) -> str:
+    return net.node("Div", net.node("Sqrt", net.node("Add", v, net.const(1e-3))), net.const(1.0))
+
+
 NODES: dict[str, tuple[str, Build]] = {
     "an operator": ("E0201", lambda n, x: n.node("Elu", x)),
     "a softmax over the width": ("E0201", lambda n, x: n.node("Softmax", x)),
@@ -99,6 +143,42 @@ NODES: dict[str, tuple[str, Build]] = {
         lambda n, x: n.node("Cast", n.node("Flatten", n.node("Less", x, n.const(0.0))), to=T.FLOAT),
     ),
     "a mean over the batch": ("E0201", lambda n, x: n.node("ReduceMean", x, integers(n, [0]))),
+    "two to the power of a deviation": (
+        "E0201",
+        lambda n, x: in_parts(n, x, square=lambda n, c: n.node("Pow", n.const(2.0), c)),
+    ),
+    "an epsilon on an epsilon": ("E0201", lambda n, x: in_parts(n, x, spread=twice_raised)),
+    "the inverse of an inverse": (
+        "E0201",
+        lambda n, x: in_parts(n, x, spread=inverted_twice, end=lambda n, c, s: n.node("Mul", c, s)),
+    ),
+    "a deviation times a spread over one": (
+        "E0201",
+        lambda n, x: in_parts(n, x, spread=over_one, end=lambda n, c, s: n.node("Mul", c, s)),
+    ),
+    "a spread over a deviation": ("E0201", lambda n, x: in_parts(n, x, end=lambda n, c, s: n.node("Div", s, c))),
+    "Sign of a layer norm without a bias": (
+        "E0304",
+        lambda n, x: n.node("Sign", layer_norm(n, n.node("Flatten", conv(n, x, n.weight(ONE))), 1)),
+    ),
+    "a scale beyond float32": (
+        "E0301",
+        lambda n, x: conv(n, n.node("Mul", x, n.const(1e20)), n.const(np.full(ONE, 1e20))),
+    ),
+    "an alpha beyond float32": (
+        "E0301",
+        lambda n, x: n.node("Gemm", n.node("Flatten", x), n.const(np.full((144, 3), 1e20)), alpha=1e20),
+    ),
+    "a padding that ONNX does not know": ("E0105", lambda n, x: conv(n, x, n.weight((9, 9, 3, 3)), auto_pad="SAME")),
+    "the same of a pool": ("E0105", lambda n, x: n.node("MaxPool", x, kernel_shape=[2, 2], auto_pad="SAME")),
+    "the same transposed": (
+        "E0105",
+        lambda n, x: n.node("ConvTranspose", x, n.weight((9, 9, 3, 3)), auto_pad="SAME"),
+    ),
+    "pads as large as the window": (
+        "E0105",
+        lambda n, x: n.node("MaxPool", x, kernel_shape=[1, 1], pads=[1, 1, 1, 1]),
+    ),
     "a layer norm over height and width": ("E0201", lambda n, x: layer_norm(n, x, 2)),
     "a centred value that is not normalised": (
         "E0208",
@@ -189,6 +269,48 @@ def test_refused_nodes(case: str) -> None:
     model = edited(build)
     last = model.graph.output[0].name
     refused(model, code, last if code == "E0208" else "(")
+
+
+def test_a_mean_that_is_subtracted_along_another_axis() -> None:
+    """Without its axis, the mean of each row of a cube broadcasts to other values than those it is the mean of."""
+    net = Net(np.random.default_rng(0), (4, 4, 4))
+    x = net.node("Transpose", net.node("Cast", "x", to=T.FLOAT), perm=[0, 2, 3, 1])
+    net.outputs.append(in_parts(net, x, axis=3, keep=0))
+    refused(net.model(), "E0205", "Sub")
+
+
+def test_a_window_larger_than_the_image() -> None:
+    net, x = small_net()
+    net.outputs.append(conv(net, x, net.weight((9, 9, 7, 7)), pads=[1, 1, 1, 1]))
+    found = refused(declared(net, (1, 9, 0, 0)), "E0105", "Conv")
+    assert "[7, 7]" in found.message
+    assert "[6, 6]" in found.message
+    net.outputs[0] = conv(net, x, net.weight((9, 9, 7, 7)))
+    refused(declared(net, (1, 9, -2, -2)), "E0104", "Conv")
+
+
+def test_a_mean_for_another_number_of_channels() -> None:
+    """Which ONNX does not check before opset 15."""
+    net, x = small_net()
+    net.opset = 12
+    gamma, beta, mean, var = (net.const(np.ones(n)) for n in (9, 9, 1, 9))
+    net.outputs.append(net.node("BatchNormalization", x, gamma, beta, mean, var))
+    assert "its mean has shape [1]" in refused(declared(net, (1, 9, 4, 4)), "E0105").message
+
+
+def test_an_output_that_is_a_comparison() -> None:
+    net, x = small_net()
+    net.outputs.append(net.node("Greater", x, net.const(0.0)))
+    assert "comparison" in refused(declared(net, (1, 9, 4, 4), T.BOOL), "E0208").message
+
+
+def test_what_others_say_is_one_line_without_their_paths() -> None:
+    scales = {"coordinate_transformation_mode": "no such mode"}
+    found = refused(edited(lambda n, x: resize(n, x, [1, 1, 2, 2], **scales)), "E0107", "Resize")
+    assert "no such mode" in found.message
+    assert not {"\n", "/onnxruntime_src"} & set(found.message.split(" "))
+    reflected = refused(edited(lambda n, x: pad(n, x, BORDER, mode="reflect")), "E0201", "Pad")
+    assert "mode reflect" in reflected.message
 
 
 def test_every_problem_is_reported_at_once() -> None:
@@ -381,6 +503,24 @@ def test_a_ternary_sign_over_real_values_warns() -> None:
     model = finish(net, net.sign(net.node("Add", "x", net.const(0.1)), "sign")).model()
     assert [w.code for w in bnncc.compile(model, name="net").warnings] == ["W0301"]
     assert not bnncc.compile(model, name="net", sign_at_zero=1).warnings
+
+
+@pytest.mark.parametrize("of", ["real", "scaled integers"])
+def test_a_ternary_sign_of_what_can_be_equal_warns(of: str) -> None:
+    """A difference of two tensors is zero where they are equal; with --sign-at-zero that is decided, and verified."""
+    net, x = small_net()
+    a, b = (real(net, x) if of == "real" else conv(net, x, net.weight(ONE)) for _ in range(2))
+    a, b = (net.node("Relu", net.node("Mul", v, net.const(0.3))) for v in (a, b))
+    net.outputs.append(net.node("Sign", net.node("Sub", a, b)))
+    (found,) = bnncc.compile(net.model(), name="net").warnings
+    assert found.code == "W0301"
+    assert "--sign-at-zero=+1" in found.remedy
+    for at_zero in (1, -1):
+        c = bnncc.compile(net.model(), name="net", sign_at_zero=at_zero)
+        assert not c.warnings
+        v = c.verify(net.x)
+        assert v.ok
+        assert v.left_out == 0
 
 
 def test_a_ternary_sign_of_the_float_input_is_refused() -> None:

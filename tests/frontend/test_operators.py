@@ -11,7 +11,20 @@ from onnx import helper as h
 from onnx import numpy_helper as nh
 
 import bnncc
-from bnncc.ops import Combine, Concat, Conv, Map, Normalize, NormSign, Pad, Slice, SumPool, Transpose, Upsample
+from bnncc.ops import (
+    Combine,
+    Concat,
+    Conv,
+    Map,
+    Normalize,
+    NormSign,
+    Pad,
+    Slice,
+    SumPool,
+    Threshold,
+    Transpose,
+    Upsample,
+)
 from bnncc.tensor import Elem, Op
 from tests.nets import Net, finish, small_net
 
@@ -403,6 +416,16 @@ def test_the_sign_of_a_layer_norm_of_integers_needs_no_root(at_zero: bool) -> No
     assert not ops(c, Normalize)
 
 
+def test_thresholds_that_differ_from_pixel_to_pixel() -> None:
+    """More kinds of pixels than 16 bits can number."""
+    net = Net(np.random.default_rng(0), (3, 270, 270), samples=2)
+    levels = net.const(net.rng.integers(1, 255, (1, 3, 270, 270)) - 0.5)
+    bit = net.node("GreaterOrEqual", net.node("Cast", "x", to=T.FLOAT), levels)
+    net.outputs = [net.node("Where", bit, net.const(1.0), net.const(-1.0))]
+    c = verified(net)
+    assert any(s.op.cut.classes.max() > 1 << 16 for s in c.program.steps if isinstance(s.op, Threshold))
+
+
 # activations ----------------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +443,7 @@ ACTIVATIONS: Forms = {
         "Add", n.node("PRelu", n.node("Sub", x, column(n, -1, 1)), column(n, 0, 0.5)), column(n, -1, 1)
     ),
     "Relu6": lambda n, x: n.clip(x, 0.0, 6.0),
+    "Clip by vectors": lambda n, x: n.node("Clip", x, n.const([-1.5]), n.const([2.5])),
     "Clip from below": lambda n, x: n.clip(x, -1.5, None),
     "Clip from above": lambda n, x: n.clip(x, None, 2.5),
     "Hardtanh": lambda n, x: n.clip(x, -1.0, 1.0),
