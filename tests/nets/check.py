@@ -42,7 +42,9 @@ def check(
         if codes == {"E0304"} and any(node.op_type == "Sign" for node in net.nodes):
             return replace(outcome, zero=True)  # what stands before it gives zero for an integer by chance
         if codes == {"E0302"} and net.family == "integer":
-            return replace(outcome, zero=True)  # sums of sums can reach 2**24, from where on no float32 reference is exact
+            return replace(
+                outcome, zero=True
+            )  # sums of sums can reach 2**24, from where on no float32 reference is exact
         return replace(outcome, failure=refused(e))
     try:
         verdict = compiled.verify(net.x, on=on)
