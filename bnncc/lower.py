@@ -1,5 +1,6 @@
 """Graph -> Program: an order of execution, a kernel for each op, the memory plan."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -7,8 +8,9 @@ from types import MappingProxyType
 from bnncc.graph import Graph, Output, needed
 from bnncc.kernels import KERNELS
 from bnncc.kernels.base import Kernel
+from bnncc.layout import c_type, elements
 from bnncc.memory import load
-from bnncc.ops import Conv
+from bnncc.ops import Conv, MaxPool, NormSign, Streamed
 from bnncc.outputs import Classify, Decide, Store, result_tensor
 from bnncc.plan import lower_bound, plan
 from bnncc.program import Buffer, Choice, Cost, Program, Step, tensor_buffer
@@ -103,19 +105,57 @@ def select(
     op: Op, core: Core, name: str, index: int, forced: str | None, excluded: Excluded = MappingProxyType({})
 ) -> Step:
     """Step `index`, by the kernel that `choose` takes."""
+    return step_of(op, core, f"{name}_step{index}", index, forced, excluded)
+
+
+def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, excluded: Excluded) -> Step:
+    if isinstance(op, Streamed):
+        conv = step_of(op.conv, core, function, index, forced, excluded)
+        then = step_of(op.on_row, core, f"{function}_row", index, None, excluded)
+        rows = ("rows", c_type(op.then.x), op.ring * elements(op.then.x) // op.then.x.shape[1])
+        parts = replace(
+            conv.parts,
+            constants=conv.parts.constants + then.parts.constants,
+            scratch=(*conv.parts.scratch, rows),
+        )
+        times = op.then.y.pixels // op.on_row.y.pixels
+        cost = Cost(conv.cost.macs, conv.cost.cycles + then.cost.cycles * times)
+        return replace(conv, op=op, parts=parts, cost=cost, then=then, reason=real_reason(op))
     kernel, considered = choose(op, core, forced, excluded)
     return Step(
         index,
         op,
         kernel.name,
         kernel.template,
-        kernel.build(op, f"{name}_step{index}"),
+        kernel.build(op, function),
         Cost(
             op.macs if isinstance(op, Conv) else 0, next(c.cycles for c in considered if c.kernel == kernel.name) or 0
         ),
         considered,
-        real_reason(op),
+        reason=real_reason(op),
     )
+
+
+def stream(graph: Graph, core: Core, forced: str | None, excluded: Excluded) -> Graph:
+    """A convolution and the op that alone reads it become one step, where fewer bytes are then in use at a time."""
+    made: dict[str, Op] = {}
+    for op in graph.ops:
+        conv = made.get(op.x.name)
+        if isinstance(op, MaxPool | NormSign) and isinstance(conv, Conv) and graph.sole_user(op.x) is op:
+            both = Streamed.of(conv, op)
+            whole, out = (tensor_buffer(t, 0, 0).bytes for t in (op.x, op.y))
+            smaller = whole * both.ring // op.x.shape[1] + out < whole
+            if smaller and takes_rows(op) and choose(conv, core, forced, excluded)[0].rows:
+                del made[op.x.name]
+                made[op.y.name] = both
+                continue
+        made[op.y.name] = op
+    return graph.with_ops(made.values())
+
+
+def takes_rows(op: Op) -> bool:
+    """Whether the op can be done row by row, with the same constants for each."""
+    return isinstance(op, MaxPool) or (isinstance(op, NormSign) and not op.features and op.rho.shape[1:] == (1, 1))
 
 
 def real_reason(op: Op) -> str:
@@ -125,7 +165,8 @@ def real_reason(op: Op) -> str:
     real = [t for t in op.inputs if t.elem is Elem.F32]
     if real:
         return f"its input {real[0].twin or real[0].name} is real"
-    if isinstance(op, Conv) and not op.binary:
+    conv = op.conv if isinstance(op, Streamed) else op
+    if isinstance(conv, Conv) and not conv.binary:
         return "its weights are real"
     return "its float32 result feeds another layer" if op.y.elem is Elem.F32 else ""
 
@@ -165,20 +206,22 @@ def lower(
         step = next((s for s in large if load(program, s) > ram and smaller(s)), None)
         if step is None:
             return program
-        excluded[step.op.y.name, step.kernel] = (
-            f"with {step.parts.scratch_bytes} bytes of scratch it exceeds the RAM budget"
-        )
+        op = step.op.conv if isinstance(step.op, Streamed) else step.op
+        excluded[op.y.name, step.kernel] = f"with {step.parts.scratch_bytes} bytes of scratch it exceeds the RAM budget"
 
 
 def smaller(step: Step) -> bool:
     """Whether another kernel can do the step with less scratch."""
+    op = step.op.conv if isinstance(step.op, Streamed) else step.op
     others = [k for k in KERNELS for c in step.considered if c.kernel == k.name != step.kernel and not c.refusal]
-    return any(k.build(step.op, "other").scratch_bytes < step.parts.scratch_bytes for k in others)
+    return any(k.build(op, "other").scratch_bytes < step.parts.scratch_bytes for k in others)
 
 
 def lower_with(graph: Graph, core: Core, name: str, nhwc: bool, forced: str | None, excluded: Excluded) -> Program:
-    in_place = {op.y.name: choose(op, core, forced, excluded)[0].in_place(op) for op in graph.ops}
-    orders = [schedule(graph), schedule(graph, depth_first=True)]
+    fused = stream(graph, core, forced, excluded)
+    single = [op for op in fused.ops if not isinstance(op, Streamed)]
+    in_place = defaultdict(tuple, {op.y.name: choose(op, core, forced, excluded)[0].in_place(op) for op in single})
+    orders = [schedule(fused), schedule(fused, depth_first=True)]
     ops = min(orders, key=lambda ops: lower_bound(tensor_buffers(ops, in_place, graph.input)))
     steps = tuple(select(op, core, name, k, forced, excluded) for k, op in enumerate(ops))
     buffers = tensor_buffers(ops, in_place, graph.input)

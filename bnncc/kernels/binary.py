@@ -178,6 +178,7 @@ KERNELS = (
         refuse_patch,
         build_patch,
         work_patch,
+        rows=True,
     ),
     Kernel(
         "binary_dense",
@@ -196,5 +197,6 @@ KERNELS = (
         refuse_grouped,
         build_grouped,
         work_grouped,
+        rows=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""Pooling sinks below the sign: bits are pooled, not values."""
+"""Pooling sinks below the sign: bits are pooled, not values. What is pooled otherwise is pooled before arithmetic."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bnncc.graph import Graph
 from bnncc.ops import Map, MaxPool, Sign
 from bnncc.passes.maps import constant_steps
-from bnncc.scalar import Step
+from bnncc.scalar import ROUGH, Step
 from bnncc.tensor import Elem, Op, Shape, Tensor
 
 
@@ -65,12 +65,34 @@ def _sinkable(graph: Graph) -> Iterator[tuple[list[MaxPool], Map | None, Sign]]:
         maps = user if isinstance(user, Map) else None
         sign = graph.sole_user(maps.y) if maps else user
         steps = constant_steps(maps) if maps else ()
-        uniform = steps is not None and all(s.value.shape[1:] == (1, 1) and s.monotone for s in steps)
-        if isinstance(sign, Sign) and uniform and not pool.minimum:
+        if isinstance(sign, Sign) and steps is not None and keep_order(steps) and not pool.minimum:
             pools = [pool]
             while isinstance(before := graph.producer(pools[0].x), MaxPool) and graph.sole_user(before.y) is pools[0]:
                 pools.insert(0, before)
             yield pools, maps, sign
+
+
+def lift_pools(graph: Graph) -> Graph:
+    """max(f(x)) becomes f(max(x)), or f(min(x)) for the channels in which f falls: less arithmetic, and no larger values."""
+    made: dict[str, Op] = {}
+    for op in graph.ops:
+        maps = made.get(op.x.name)
+        steps = constant_steps(maps)
+        lifts = isinstance(op, MaxPool) and not op.minimum and graph.sole_user(op.x) is op
+        if isinstance(op, MaxPool) and maps and lifts and steps is not None and keep_order(steps, exactly=True):
+            del made[maps.y.name]
+            falls = falling(steps, op.x.shape[0])
+            x = replace(maps.x, name=f"{op.y.name}@unscaled", shape=op.y.shape, twin="")
+            made[x.name] = replace(op, x=maps.x, y=x, minimum=tuple(falls.tolist()) if falls.any() else ())
+            made[op.y.name] = replace(maps, x=x, y=op.y)
+        else:
+            made[op.y.name] = op
+    return graph.with_ops(made.values())
+
+
+def keep_order(steps: tuple[Step, ...], *, exactly: bool = False) -> bool:
+    """Whether steps keep the order of values, or reverse it, in all pixels of a channel; `exactly`: also their C does."""
+    return all(s.value.shape[1:] == (1, 1) and s.monotone and not (exactly and s.operation in ROUGH) for s in steps)
 
 
 def falling(steps: tuple[Step, ...], channels: int) -> NDArray[np.bool_]:
