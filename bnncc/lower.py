@@ -145,7 +145,7 @@ def stream(graph: Graph, core: Core, forced: str | None, excluded: Excluded) -> 
             both = Streamed.of(conv, op)
             whole, out = (tensor_buffer(t, 0, 0).bytes for t in (op.x, op.y))
             smaller = whole * both.ring // op.x.shape[1] + out < whole
-            if smaller and takes_rows(op) and choose(conv, core, forced, excluded)[0].rows:
+            if smaller and takes_rows(op) and choose(conv, core, forced, excluded)[0].rows(conv):
                 del made[op.x.name]
                 made[op.y.name] = both
                 continue

@@ -36,7 +36,7 @@ class Kernel:
 
     `refuses` gives the reason why this kernel cannot do an op, "" if it can. `build(op, name)` gives its constants, scratch
     and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] turns into cycles.
-    `rows`: a convolution whose C makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
+    `rows(op)`: whether the C of a convolution makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
     `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
     """
 
@@ -48,7 +48,7 @@ class Kernel:
     build: Callable[[Op, str], Parts]
     work: Callable[[Op], Mapping[str, float]]
     in_place: Callable[[Op], tuple[int, ...]] = operands
-    rows: bool = False
+    rows: Callable[[Op], bool] = lambda _: False
 
     def cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
         """Estimated cycles at zero wait states."""
@@ -151,6 +151,11 @@ def literal(v: float) -> str:
         return "NAN" if math.isnan(v) else "HUGE_VALF" if v > 0 else "-HUGE_VALF"
     text = f"{v:.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def always(_: Op) -> bool:
+    """The `rows` of a kernel that makes every convolution row by row."""
+    return True
 
 
 def no_parts(_op: Op, _name: str) -> Parts:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
+from bnncc.kernels.base import Array, Kernel, always, epilogue, epilogue_work
 from bnncc.layout import Unit, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
@@ -178,7 +178,7 @@ KERNELS = (
         refuse_patch,
         build_patch,
         work_patch,
-        rows=True,
+        rows=always,
     ),
     Kernel(
         "binary_dense",
@@ -197,6 +197,6 @@ KERNELS = (
         refuse_grouped,
         build_grouped,
         work_grouped,
-        rows=True,
+        rows=always,
     ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.kernels.base import Kernel, epilogue, epilogue_work
+from bnncc.kernels.base import Kernel, always, epilogue, epilogue_work
 from bnncc.kernels.binary import conv, refuse_values
 from bnncc.kernels.sbs import Windows, sliced, variant_of, variants
 from bnncc.layout import DTYPES, pack_bits, unit
@@ -90,5 +90,6 @@ KERNELS = (
         refuse,
         build,
         work,
+        rows=always,
     ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.kernels.base import Kernel
+from bnncc.kernels.base import Kernel, always
 from bnncc.kernels.binary import conv
 from bnncc.kernels.values import centred, refuse_table, zero_constants
 from bnncc.ops import Conv
@@ -134,5 +134,6 @@ KERNELS = (
         refuse,
         build,
         work,
+        rows=always,
     ),
 )

@@ -299,6 +299,12 @@ def work_at(c: Conv, density: float) -> Mapping[str, float]:
     }
 
 
+def not_turned(op: Op) -> bool:
+    """Whether the C's rows are the op's."""
+    c = conv(op)
+    return Windows.of(c) == Windows.plain(c)
+
+
 KERNELS = (
     Kernel(
         "sbs_conv",
@@ -308,5 +314,6 @@ KERNELS = (
         refuse,
         build,
         work,
+        rows=not_turned,
     ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
+from bnncc.kernels.base import Array, Kernel, always, epilogue, epilogue_work
 from bnncc.kernels.binary import conv
 from bnncc.kernels.orders import order
 from bnncc.layout import pack_bits, unit
@@ -218,7 +218,7 @@ KERNELS = (
         refuse_sums,
         build_sums,
         work_sums,
-        rows=True,
+        rows=always,
     ),
     Kernel(
         "table_conv",
@@ -228,7 +228,7 @@ KERNELS = (
         refuse_table,
         build_table,
         work_table,
-        rows=True,
+        rows=always,
     ),
     Kernel(
         "real_conv",
@@ -238,6 +238,6 @@ KERNELS = (
         refuse_real,
         build_real,
         work_real,
-        rows=True,
+        rows=always,
     ),
 )
