@@ -143,7 +143,7 @@ def build(op: Op, name: str) -> Parts:
         h = np.clip(-(-(level + 2 * b - v - outside) // 2), -v, v + 1)  # the bit is 2 C - A >= h
         if zeros:
             h = np.concatenate([h, (2 * b - v + 1 - h)[n - kinds.full :]])
-        start, parity, offset, planes = counter_start(h, np.concatenate([b, b[n - kinds.full :]])[: len(h)])
+        start, parity, offset, planes = counter_start(h, np.concatenate([b, b[n - kinds.full :]])[: len(h)], c.taps)
         arrays = [Constant(f"{name}_start", "uint32_t", sliced(start, planes))]
         extra = pack_bits(parity, Unit("uint32_t", 32, blocks))  # [variants, blocks]
         params = {**params, "offset": offset, "planes": planes}
@@ -206,15 +206,15 @@ def unset_limit(op: Conv) -> int:
     return int(op.taps * (blocks + listing) / (2 * blocks + listing))
 
 
-def counter_start(h: INTS, most: INTS) -> tuple[INTS, NDArray[np.bool_], int, int]:
-    """From thresholds h of 2 C - A [variants, O] and the most that C can be: what the counters begin with, where one is added for
-    odd A, the offset of the scalar threshold `offset + ceil(A / 2)`, and the binary digits (12 or 16)."""
+def counter_start(h: INTS, most: INTS, taps: int) -> tuple[INTS, NDArray[np.bool_], int, int]:
+    """From thresholds h of 2 C - A [variants, O], the most that C can be and the most that A can: what the counters begin with, where
+    one is added for odd A, the offset of the scalar threshold `offset + ceil(A / 2)`, and the binary digits (8, 12 or 16)."""
     q = -(-h // 2)
     offset = max(1, int(q.max()))
     start = offset - q
-    top = max(int((start + most).max()) + 1, offset + int(most.max()) + h.shape[1])
+    top = max(int((start + most).max()) + 1, offset + (taps + 1) // 2)
     assert top < 1 << 16
-    return start, h % 2 == 1, offset, 12 if top < 1 << 12 else 16
+    return start, h % 2 == 1, offset, max(8, -(-top.bit_length() // 4) * 4)
 
 
 def sliced(values: INTS, planes: int) -> Array:

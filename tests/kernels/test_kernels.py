@@ -8,12 +8,13 @@ import pytest
 
 from bnncc.kernels import KERNELS
 from bnncc.resources import folder
+from bnncc.scalar import Cut
 from bnncc.sim.build import COMPILER
 from bnncc.target import cores
 from bnncc.tensor import Elem
 from bnncc.verify.harness import WARNINGS
 from tests.kernels.bench import Case, check, run, write
-from tests.kernels.ops import MAKERS, conv, inputs, tensor
+from tests.kernels.ops import MAKERS, conv, inputs, tensor, whole
 
 HOST_CORE = cores()["cortex-m4"]
 APPLICATION = (Elem.U8, Elem.I8, Elem.F32)  # what a network's input can be
@@ -122,7 +123,7 @@ def test_extremes(value, tmp_path):
     """All weights alike and all inputs alike: the accumulator at its ends, and thresholds there."""
     rng = np.random.default_rng(9)
     cases = []
-    for kernel in ("binary_conv", "binary_dense", "value_conv", "table_conv"):
+    for kernel in ("binary_conv", "binary_dense", "value_conv", "table_conv", "sbs_conv"):
         for _ in range(4):
             c = case(rng, kernel)
             weight = np.full_like(c.op.weight, value)
@@ -131,7 +132,7 @@ def test_extremes(value, tmp_path):
 
 
 @pytest.mark.parametrize("value", [-1, 1])
-def test_more_inputs_than_16_bits_count(value, tmp_path):
+def test_more_countthan_16_bits_count(value, tmp_path):
     """All of 160,000 inputs differ from their weights, with and without a border that counts for nothing."""
     rng = np.random.default_rng(2)
     cases = []
@@ -149,6 +150,21 @@ def test_more_inputs_than_16_bits_count(value, tmp_path):
         op = type(op)(**{**op.__dict__, "y": y, "cut": None, "pad_value": 0, "weight": np.full_like(op.weight, value)})
         cases.append(Case(op, kernel, (inputs(rng, op.x),)))
     run_all(cases, HOST_CORE, tmp_path)
+
+
+@pytest.mark.parametrize("where", ["host", "cortex-m0plus", "cortex-m4"])
+def test_counts_of_many_inputs(where, tmp_path):
+    """Nearly as many inputs as a list's entries reach, from none to all of them set; weights alike and not."""
+    rng = np.random.default_rng(6)
+    count, shares = 16_000, np.array([0, 0.3, 0.49, 0.66, 1])
+    op = conv(rng, Elem.BIN, count, 4, whole(1, 1))
+    weight = np.concatenate([np.full((1, count, 1, 1), -1), np.full((1, count, 1, 1), 1), op.weight[2:]])
+    values = np.where(rng.random((len(shares), count, 1, 1)) < shares[:, None, None, None], 1, -1).astype(np.int8)
+    cut = Cut(np.array([[0, 0, 0, 8]]), np.zeros((1, 4), bool))
+    y = tensor("y", Elem.BIN, (4, 1, 1))
+    op = type(op)(**{**op.__dict__, "y": y, "cut": cut, "pad_value": 0, "weight": weight.astype(np.int8)})
+    core = HOST_CORE if where == "host" else cores()[where]
+    run_all([Case(op, "sbs_conv", (values,))], core, tmp_path, sim=where != "host")
 
 
 COMPILERS = {"clang": ("clang",), "gcc": ("gcc",)} | {c.name: (COMPILER, *c.flags) for c in cores().values()}
