@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bnncc.frontend.affine import EXACT, Doubles, affine, constant_part, is_power_of_two
 from bnncc.frontend.canonical import Linear, edit, exact_bias, largest_bias
 from bnncc.frontend.geometry import attributes, auto_pad, check_window, image, image_shape, padding, pair
-from bnncc.frontend.load import label
+from bnncc.frontend.source.text import label
 from bnncc.frontend.values import Context, Known, Refusal, Value
 from bnncc.ops import Conv
 from bnncc.scalar import Step, step

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto as T
 
 import bnncc
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 from tests.nets import Net
 
 Form = Callable[[Net, str], str]
