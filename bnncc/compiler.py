@@ -25,6 +25,8 @@ from bnncc.tensor import Elem
 from bnncc.verify.judge import verify
 from bnncc.verify.verdicts import Verification
 
+STORAGES = ("f32", "f16", "i8")
+
 
 class Compiled(Artifact):
     """What compile() returns: the generated files with their report, ready to be written and verified."""
@@ -67,8 +69,10 @@ def compile(
     require_binary refuses real-valued layers. sign_at_zero (+1, -1): what a ternary Sign gives at zero, which is refused
     where it can be reached otherwise. real_weights ("f32", "f16", "i8"): how weights that are not binary are stored.
     dump: a folder for the graph after every pass, the choice of kernels and the memory map. kernel forces one (for tests).
-    Raises ModelError, UsageError.
+    Raises ModelError, UsageError; ValueError for an argument that is none of these.
     """
+    if sign_at_zero not in (-1, 0, 1) or real_weights not in STORAGES or input_layout not in (None, "nchw", "nhwc"):
+        raise ValueError(f"compile() does not know {sign_at_zero=}, {real_weights=} or {input_layout=}")
     found = find_target(target)
     file = "model.onnx" if isinstance(model, onnx.ModelProto) else Path(model).name
     chosen = model_name(name, Path(file).stem)
