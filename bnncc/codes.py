@@ -90,8 +90,8 @@ CODES: dict[str, tuple[str, str]] = {
     # E03: lowering and exactness
     "E0306": (
         "a weight does not fit its storage",
-        "--real-weights f16 stores weights in half precision, whose largest value is 65504. Use f32, or i8, which scales "
-        "each output channel.",
+        "--real-weights f16 stores weights in half precision, whose largest value is 65504 and whose smallest is 6e-8. Use f32, or "
+        "i8, which scales each output channel. Weights that would all become zero are refused.",
     ),
     "E0307": (
         "the model does not fit the RAM budget",

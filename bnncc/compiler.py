@@ -25,6 +25,8 @@ from bnncc.tensor import Elem
 from bnncc.verify.judge import verify
 from bnncc.verify.verdicts import Verification
 
+STORAGES = ("f32", "f16", "i8")
+
 
 class Compiled(Artifact):
     """What compile() returns: the generated files with their report, ready to be written and verified."""
@@ -70,8 +72,10 @@ def compile(
     dump: a folder for the graph after every pass, the choice of kernels and the memory map. kernel forces one (for tests).
     ram_budget: bytes that the context may take, the board's RAM by default: slower kernels with less scratch are chosen
     until it fits, and E0307 is raised if it cannot.
-    Raises ModelError, UsageError.
+    Raises ModelError, UsageError; ValueError for an argument that is none of these.
     """
+    if sign_at_zero not in (-1, 0, 1) or real_weights not in STORAGES or input_layout not in (None, "nchw", "nhwc"):
+        raise ValueError(f"compile() does not know {sign_at_zero=}, {real_weights=} or {input_layout=}")
     found = find_target(target)
     file = "model.onnx" if isinstance(model, onnx.ModelProto) else Path(model).name
     chosen = model_name(name, Path(file).stem)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 from bnncc.target import cores
 from bnncc.verify import harness
 from bnncc.verify.verdicts import LEFT_OUT_LIMIT

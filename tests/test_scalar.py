@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 from bnncc.scalar import (
     BINARY,
     ROUGH,

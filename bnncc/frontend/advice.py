@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from bnncc.errors import Diagnostic
-from bnncc.frontend.load import printable
+from bnncc.frontend.source.text import printable
 from bnncc.graph import Graph
 from bnncc.ops import Conv, Map, MaxPool, Sign
 from bnncc.tensor import Elem

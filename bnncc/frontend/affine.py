@@ -39,24 +39,11 @@ def affine(ctx: Context, tensor: Tensor) -> Affine | None:
     q, steps = ctx.chain(tensor)
     if not q.elem.is_integer:
         return None
-    a, b = np.float64(1), np.zeros((1, 1, 1))
-    scales: list[Doubles] = []
-    for s in steps:
-        v = s.value.astype(np.float64)
-        if s.operation in ("mul", "div"):
-            v = 1 / v if s.operation == "div" else v
-            scales.append(v)
-            if v.size > 1 and not np.all(v == v.flat[0]):
-                return None
-            a, b = a * v.flat[0], b * v.flat[0]
-        elif s.operation in ("add", "sub"):
-            b = b + v if s.operation == "add" else b - v
-        elif s.operation == "rsub":
-            a, b = -a, v - b
-        else:
+    with np.errstate(all="ignore"):
+        line = composed(steps)
+        if line is None or not follows(q, steps, line[0]):
             return None
-    if a == 0:
-        return None
+    a, b = line
     offset = -b / a  # in units of q
     mul = next((m for m in MULTIPLIERS if np.abs(m * offset - np.round(m * offset)).max() < 1e-6), 1)
     if q.elem is Elem.BIN:
@@ -69,6 +56,34 @@ def affine(ctx: Context, tensor: Tensor) -> Affine | None:
     scale = float(a) / mul
     zeros = tuple(int(z) for z in np.broadcast_to(zero[:, 0, 0], q.shape[:1])) if zero.any() else ()
     return Affine(q, scale, mul, zeros, rest, is_exact(q, steps, scale, mul, zero + 0 * rest, rest), len(steps))
+
+
+def composed(steps: Sequence[Step]) -> tuple[float, Doubles] | None:
+    """a, b of steps that are a * x + b with one a for the whole tensor; None for others."""
+    a, b = 1.0, np.zeros((1, 1, 1))
+    for s in steps:
+        v = s.value.astype(np.float64)
+        if s.operation in ("mul", "div"):
+            v = 1 / v if s.operation == "div" else v
+            if v.size > 1 and not np.all(v == v.flat[0]):
+                return None
+            a, b = a * float(v.flat[0]), b * v.flat[0]
+        elif s.operation in ("add", "sub"):
+            b = b + v if s.operation == "add" else b - v
+        elif s.operation == "rsub":
+            a, b = -a, v - b
+        else:
+            return None
+    return a, b
+
+
+def follows(q: Tensor, steps: Sequence[Step], a: float) -> bool:
+    """Whether the float32 values follow q at all: nothing overflows, a product does not vanish, nor in a large offset."""
+    low, high = (apply_steps(np.full((1, 1, 1, 1), k), steps).astype(np.float64) for k in (q.lo, q.hi))
+    if q.lo == q.hi:
+        return a != 0 and bool(np.isfinite(low).all())
+    spread = a * (q.hi - q.lo)
+    return spread != 0 and bool((np.abs(high - low - spread) <= abs(spread) / 2).all())  # NaN and infinity are not
 
 
 def is_exact(q: Tensor, steps: Sequence[Step], scale: float, mul: int, zero: Doubles, rest: Doubles) -> bool:

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bnncc.frontend.affine import EXACT, Affine, Doubles
-from bnncc.frontend.load import label
+from bnncc.frontend.source.text import label
 from bnncc.frontend.values import Context, Refusal, Value
 from bnncc.ops import Conv
 from bnncc.scalar import Step, U

@@ -9,8 +9,8 @@ import onnx
 
 from bnncc.frontend.affine import EXACT
 from bnncc.frontend.geometry import attributes
-from bnncc.frontend.load import label
 from bnncc.frontend.norms import stage
+from bnncc.frontend.source.text import label
 from bnncc.frontend.sums import OPERATIONS, several, straight_through
 from bnncc.frontend.values import Condition, Context, Known, Moment, Refusal, Value, broadcast, scalar_step
 from bnncc.ops import Map, Sign

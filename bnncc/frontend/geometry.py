@@ -4,7 +4,7 @@ from typing import Any
 
 import onnx
 
-from bnncc.frontend.load import printable
+from bnncc.frontend.source.text import printable
 from bnncc.frontend.values import Context, Refusal, Value
 from bnncc.ops import Reshape, Transpose
 from bnncc.tensor import Shape

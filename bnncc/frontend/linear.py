@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bnncc.frontend.affine import EXACT, Doubles, affine, constant_part, is_power_of_two
 from bnncc.frontend.canonical import Linear, edit, exact_bias, largest_bias
 from bnncc.frontend.geometry import attributes, auto_pad, check_window, image, image_shape, padding, pair
-from bnncc.frontend.load import label
+from bnncc.frontend.source.text import label
 from bnncc.frontend.values import Context, Known, Refusal, Value
 from bnncc.ops import Conv
 from bnncc.scalar import Step, step
@@ -345,17 +345,24 @@ def stored(ctx: Context, w: Weights) -> tuple[NDArray[np.float32], tuple[float, 
     if ctx.real_weights == "f32":
         return given, ()
     scales: tuple[float, ...] = ()
+    largest = np.abs(given).reshape(len(given), -1).max(axis=1)
     if ctx.real_weights == "f16":
         with np.errstate(over="ignore"):
             rounded = given.astype(np.float16).astype(np.float32)
         if not np.isfinite(rounded).all():
             raise Refusal("E0306", "its weights exceed 65504, the largest f16", "use --real-weights f32 or i8")
     else:
-        largest = np.abs(given).reshape(len(given), -1).max(axis=1)
-        scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+        scale = largest / np.float32(127)
+        scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
         column = scale[:, None, None, None]
         rounded = (np.rint(given / column).astype(np.float32) * column).astype(np.float32)
         scales = tuple(scale.tolist())
+    if ((largest > 0) & ~rounded.reshape(len(given), -1).any(axis=1)).any():
+        raise Refusal(
+            "E0306",
+            f"a channel's weights are all too small for {ctx.real_weights}",
+            "use --real-weights f32, or scale them",
+        )
     original = ctx.constant(node.input[1])
     assert original is not None
     alpha = np.float32(attributes(node).get("alpha", 1.0)) if node.op_type == "Gemm" else np.float32(1)

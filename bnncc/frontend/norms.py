@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from bnncc.frontend.geometry import attributes
-from bnncc.frontend.load import label
+from bnncc.frontend.source.text import label
 from bnncc.frontend.values import Context, Known, Moment, Refusal, Value, broadcast
 from bnncc.ops import Normalize, Softmax
 from bnncc.scalar import step

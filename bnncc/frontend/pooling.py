@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from bnncc.frontend.geometry import attributes, check_window, image, image_shape, padding, pair
-from bnncc.frontend.load import label
+from bnncc.frontend.source.text import label
 from bnncc.frontend.values import Context, Known, Moment, Refusal, Value, scalar_step
 from bnncc.ops import MaxPool, SumPool
 from bnncc.scalar import step

@@ -8,7 +8,8 @@ import onnx
 from numpy.typing import NDArray
 
 from bnncc.frontend.geometry import attributes
-from bnncc.frontend.load import first_line, label, printable, session
+from bnncc.frontend.source.session import session
+from bnncc.frontend.source.text import first_line, label, printable
 from bnncc.frontend.values import Context, Known, Refusal, Value
 from bnncc.ops import Concat, Pad, Reshape, Slice, Transpose, Upsample
 from bnncc.tensor import Elem, Shape, Tensor, integer

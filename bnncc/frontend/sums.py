@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from bnncc.frontend.affine import EXACT, Affine, affine
-from bnncc.frontend.load import label
+from bnncc.frontend.source.text import label
 from bnncc.frontend.values import Context, Known, Refusal, Value, scalar_step
 from bnncc.ops import Combine, Conv, Map
 from bnncc.scalar import Operand, Step

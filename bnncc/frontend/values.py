@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from bnncc.errors import Diagnostic
-from bnncc.frontend.load import Source, label
+from bnncc.frontend.load import Source
+from bnncc.frontend.source.text import label
 from bnncc.ops import Map, Pad, Reshape, Transpose
 from bnncc.scalar import Floats, Step, apply_steps, step
 from bnncc.tensor import Elem, Op, Shape, Tensor, integer

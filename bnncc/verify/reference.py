@@ -8,7 +8,8 @@ import onnx
 from numpy.typing import NDArray
 
 from bnncc.errors import ModelError
-from bnncc.frontend.load import first_line, session
+from bnncc.frontend.source.session import session
+from bnncc.frontend.source.text import first_line
 from bnncc.scalar import apply_steps, batch_norm
 
 Array = NDArray[Any]

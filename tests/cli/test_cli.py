@@ -94,7 +94,7 @@ def test_verify_on_inputs_and_save(run, model, tmp_path):
     assert done.code == 0, done.err
     assert "verified: 0 of 7 samples mismatched" in done.out
     assert "ASan and UBSan" in done.out
-    session = bnncc.frontend.load.session(onnx.load(model))
+    session = bnncc.frontend.source.session.session(onnx.load(model))
     name = session.get_outputs()[0].name
     saved = np.load(tmp_path / "out.npz")
     assert saved.files == [name]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto as T
 
 import bnncc
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 from tests.nets import Net
 
 Form = Callable[[Net, str], str]
@@ -122,3 +122,40 @@ def test_the_c_means_the_same(ends: tuple[float, float]) -> None:
         )
     ]
     assert bnncc.compile(net.model(), name="net").verify(net.x).ok
+
+
+def after(*operations: tuple[str, float]) -> Form:
+    def build(net: Net, x: str) -> str:
+        for kind, constant in operations:
+            x = net.node(kind, x, net.const(constant))
+        return x
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        after(("Mul", 1e-30), ("Mul", 1e-30), ("Mul", 1e30)),  # vanishes in float32, and stays away
+        after(("Mul", 1e-20), ("Add", 1e20)),
+        after(("Mul", 0.0)),
+        after(*[("Mul", 1e-30)] * 14),
+        after(*[("Div", 1e30)] * 14, ("Div", 1e-30)),
+    ],
+    ids=["vanishing product", "vanishing sum", "times zero", "beyond float64", "quotients beyond float64"],
+)
+def test_values_that_do_not_follow_the_integers(form: Form) -> None:
+    """What is lost in float32 is lost in the C too."""
+    net = Net(np.random.default_rng(0), (8, 5, 5), T.INT8, samples=4)
+    net.outputs = [conv()(net, form(net, net.node("Cast", "x", to=T.FLOAT)))]
+    c = bnncc.compile(net.model(), name="net")
+    v = c.verify(net.x)
+    assert v.ok
+    assert not c.imported.reasons or v.given is None or v.given.largest_difference == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_overflow() -> None:
+    net = Net(np.random.default_rng(0), (8, 5, 5), T.INT8, samples=4)
+    net.outputs = [conv()(net, after(*[("Mul", 1e30)] * 12)(net, net.node("Cast", "x", to=T.FLOAT)))]
+    bnncc.compile(net.model(), name="net")

@@ -11,7 +11,8 @@ from onnx import numpy_helper as nh
 
 import bnncc
 from bnncc.frontend import dialects
-from bnncc.frontend.load import load, session
+from bnncc.frontend.load import load
+from bnncc.frontend.source.session import session
 from tests.nets import bipolar_quant
 
 QONNX = "qonnx.custom_op.general"

@@ -30,7 +30,7 @@ from torch import nn
 
 import bnncc
 from bnncc.frontend import dialects
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 
 
 class Binary(WeightQuantSolver):

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import bnncc
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 
 FOLDER = Path(__file__).parent / "data" / "larq"
 NETS = ("vgg", "magnitude", "residual")

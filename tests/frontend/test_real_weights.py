@@ -38,3 +38,18 @@ def test_a_weight_beyond_f16_is_refused() -> None:
     with pytest.raises(ModelError, match="E0306"):
         bnncc.compile(dense_net(1e6).model(), "cortex-m7", name="net", real_weights="f16")
     assert bnncc.compile(dense_net(1e6).model(), "cortex-m7", name="net", real_weights="i8").report["totals"]["cycles"]
+
+
+@pytest.mark.parametrize("storage", ["f16", "i8"])
+def test_weights_that_would_all_become_zero_are_refused(storage: str) -> None:
+    net = dense_net()
+    name = net.nodes[-1].input[1]
+    net.constants[name] = net.constants[name] * np.float32(1e-44 if storage == "i8" else 1e-9)
+    with pytest.raises(ModelError, match="E0306"):
+        bnncc.compile(net.model(), name="net", real_weights=storage)
+
+
+@pytest.mark.parametrize("given", [{"sign_at_zero": 2}, {"real_weights": "f64"}, {"input_layout": "chwn"}])
+def test_arguments_that_compile_does_not_know(given: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(given))):
+        bnncc.compile(dense_net().model(), name="net", **given)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 import bnncc
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 from bnncc.ops import Conv
 from bnncc.program import Program
 from bnncc.report import near

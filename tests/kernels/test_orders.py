@@ -10,7 +10,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
 
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 from bnncc.ops import Conv, Normalize, SumPool
 from bnncc.target import cores
 from bnncc.tensor import Elem, Tensor

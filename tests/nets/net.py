@@ -10,7 +10,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
 
-from bnncc.frontend.load import session
+from bnncc.frontend.source.session import session
 
 SIGNS = ("bipolar", "ge_where", "ge_cast", "lt_where", "add_sign", "detach", "sign")
 QONNX = "qonnx.custom_op.general"

@@ -1,30 +1,27 @@
 """Arithmetic on shapes, which is constant once the batch is: Shape, Gather, Concat and the like become constants."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from bnncc.frontend.source.constants import evaluate_sized
+from bnncc.frontend.source.shapes import infer_shapes, shapes_of
+
 T = onnx.TensorProto
 INTEGERS = (T.INT64, T.INT32, T.BOOL)
 ROUNDS = 16  # of one Shape behind another, or as many as WORK allows; deeper ones stay, and are refused
 WORK = 200_000  # nodes seen in all rounds
-Evaluate = Callable[[onnx.ModelProto, list[onnx.NodeProto], list[str]], dict[str, NDArray[Any]]]
 
 
-def settle(
-    model: onnx.ModelProto,
-    infer: Callable[[onnx.ModelProto], onnx.ModelProto],
-    shapes_of: Callable[[onnx.ModelProto], Mapping[str, tuple[int, ...]]],
-    evaluate: Evaluate,
-) -> onnx.ModelProto:
+def settle(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with every shape computation that is constant replaced by its value, and the shapes that follow from it."""
     for _ in range(max(ROUNDS, WORK // (1 + len(model.graph.node)))):
         shapes, types = shapes_of(model), types_of(model)
         nodes = [resolved(node, shapes, types) for node in model.graph.node]
-        values = constants(model, nodes, evaluate)
+        values = constants(model, nodes)
         nodes = [as_constant(n, values[n.output[0]]) if n.output[0] in values else n for n in nodes]
         if all(a is b for a, b in zip(nodes, model.graph.node, strict=True)):
             break
@@ -32,7 +29,7 @@ def settle(
         changed.CopyFrom(model)
         del changed.graph.node[:], changed.graph.value_info[:]
         changed.graph.node.extend(nodes)
-        model = infer(changed)
+        model = infer_shapes(changed)
     return model
 
 
@@ -61,7 +58,7 @@ def as_constant(node: onnx.NodeProto, value: NDArray[Any]) -> onnx.NodeProto:
     return onnx.helper.make_node("Constant", [], [node.output[0]], name=node.name, value=tensor)
 
 
-def constants(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], evaluate: Evaluate) -> dict[str, NDArray[Any]]:
+def constants(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> dict[str, NDArray[Any]]:
     """The sizes that constant nodes compute: integers, but for integers that are computed from them; scales of a resizing."""
     known = {t.name for t in model.graph.initializer}
     types = types_of(model)
@@ -90,4 +87,4 @@ def constants(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], evaluate:
         if not needed.isdisjoint(node.output):
             needed.update(node.input)
             below.append(node)
-    return evaluate(model, below[::-1], names) if names else {}
+    return evaluate_sized(model, below[::-1], names) if names else {}
