@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bnncc.kernels.base import float_literal, literal
 from bnncc.layout import DTYPES, MEMBERS, c_type
 from bnncc.names import comment, identifiers
+from bnncc.ops import MaxPool
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Program, Step
 from bnncc.resources import folder
@@ -146,7 +147,9 @@ def parameters(step: Step, overwritten: Collection[int] = ()) -> str:
     if isinstance(op, Store):
         return f"{inputs[0]}, {op.result_type} *restrict out"
     scratch = [f"{kind} *restrict {part}" for part, kind, _ in step.parts.scratch]
-    return ", ".join([*inputs, f"{c_type(op.y)} *{'' if overwritten else 'restrict '}y", *scratch])
+    return ", ".join(
+        [*inputs, f"{c_type(op.y)} *{'' if overwritten else 'restrict '}{'out' if step.then else 'y'}", *scratch]
+    )
 
 
 def place(program: Program, name: str, context: str = "context->") -> str:
@@ -180,9 +183,10 @@ def step_comment(step: Step) -> str:
     close = "" if op.exact else ", close to the reference, not exact"
     origin = comment("; ".join(step.op.origin))[:300] or "the model"
     lines = [f"/* Step {step.index}: {origin}"]
+    taken = f", its rows taken by {step.then.kernel}" if step.then else ""
     if not isinstance(op, Store | Decide | Classify):
         inputs = ", ".join(describe(t) for t in op.inputs)
-        lines.append(f" * {inputs} -> {describe(op.y)}; kernel {step.kernel}{close}")
+        lines.append(f" * {inputs} -> {describe(op.y)}; kernel {step.kernel}{taken}{close}")
     else:
         lines.append(f" * kernel {step.kernel}")
     macs = f"{step.cost.macs} MACs, " if step.cost.macs else ""
@@ -206,8 +210,14 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     for step in program.steps:
         fn = f"{name}_step{step.index}"
         field = names[step.op.output.name] if isinstance(step.op, Store | Decide | Classify) else ""
-        view = StepView(program, step, fn, field, parameters(step, program.overwritten(step)), step_comment(step))
+        then = row_view(program, step.then, fn) if step.then else None
+        given = parameters(step, program.overwritten(step))
+        view = StepView(program, step, fn, field, given, step_comment(step), then)
         text = env.get_template(f"kernels/{step.template}").render(s=view, m=name, upper=upper)
+        if then:
+            template = "_pool_row.c.j2" if isinstance(then.op, MaxPool) else then.step.template
+            ring = view.ring
+            text = env.get_template(f"kernels/{template}").render(s=then, m=name, upper=upper, ring=ring) + text
         functions.append(reindent(text))
         calls.append(
             {
@@ -265,6 +275,11 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     ]
     weights = env.get_template("weights.h.j2").render(name=name, constants=arrays)
     return {f"{name}.h": header, f"{name}.c": code, f"{name}_weights.h": weights}
+
+
+def row_view(program: Program, step: Step, function: str) -> StepView:
+    """What takes the rows of the convolution in `function`: a function of its own, for one row."""
+    return StepView(program, step, f"{function}_row", "", parameters(step), "/* Takes one row of what comes below. */")
 
 
 def adapter(name: str) -> str:

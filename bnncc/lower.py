@@ -1,15 +1,17 @@
 """Graph -> Program: an order of execution, a kernel for each op, the memory plan."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bnncc.graph import Graph, Output, needed
 from bnncc.kernels import KERNELS
 from bnncc.kernels.base import Kernel
-from bnncc.ops import Conv
+from bnncc.layout import c_type, elements
+from bnncc.ops import Conv, MaxPool, NormSign, Streamed
 from bnncc.outputs import Classify, Decide, Store, result_tensor
 from bnncc.plan import lower_bound, plan
-from bnncc.program import Buffer, Choice, Cost, Program, Step, tensor_buffer
+from bnncc.program import Buffer, Choice, Cost, Parts, Program, Step, tensor_buffer
 from bnncc.target import Core
 from bnncc.tensor import Elem, Op, Tensor
 
@@ -96,19 +98,53 @@ def choose(op: Op, core: Core, forced: str | None) -> tuple[Kernel, tuple[Choice
 
 def select(op: Op, core: Core, name: str, index: int, forced: str | None) -> Step:
     """Step `index`, by the kernel that `choose` takes."""
+    return step_of(op, core, f"{name}_step{index}", index, forced)
+
+
+def step_of(op: Op, core: Core, function: str, index: int, forced: str | None) -> Step:
+    if isinstance(op, Streamed):
+        conv = step_of(op.conv, core, function, index, forced)
+        then = step_of(op.on_row, core, f"{function}_row", index, None)
+        rows = ("rows", c_type(op.then.x), op.ring * elements(op.then.x) // op.then.x.shape[1])
+        parts = Parts(conv.parts.constants + then.parts.constants, (*conv.parts.scratch, rows), conv.parts.params)
+        times = op.then.y.pixels // op.on_row.y.pixels
+        cost = Cost(conv.cost.macs, conv.cost.cycles + then.cost.cycles * times)
+        return replace(conv, op=op, parts=parts, cost=cost, then=then, reason=real_reason(op))
     kernel, considered = choose(op, core, forced)
     return Step(
         index,
         op,
         kernel.name,
         kernel.template,
-        kernel.build(op, f"{name}_step{index}"),
+        kernel.build(op, function),
         Cost(
             op.macs if isinstance(op, Conv) else 0, next(c.cycles for c in considered if c.kernel == kernel.name) or 0
         ),
         considered,
-        real_reason(op),
+        reason=real_reason(op),
     )
+
+
+def stream(graph: Graph, core: Core, forced: str | None) -> Graph:
+    """A convolution and the op that alone reads it become one step, where fewer bytes are then in use at a time."""
+    made: dict[str, Op] = {}
+    for op in graph.ops:
+        conv = made.get(op.x.name)
+        if isinstance(op, MaxPool | NormSign) and isinstance(conv, Conv) and graph.sole_user(op.x) is op:
+            both = Streamed.of(conv, op)
+            whole, out = (tensor_buffer(t, 0, 0).bytes for t in (op.x, op.y))
+            smaller = whole * both.ring // op.x.shape[1] + out < whole
+            if smaller and takes_rows(op) and choose(conv, core, forced)[0].rows:
+                del made[op.x.name]
+                made[op.y.name] = both
+                continue
+        made[op.y.name] = op
+    return graph.with_ops(made.values())
+
+
+def takes_rows(op: Op) -> bool:
+    """Whether the op can be done row by row, with the same constants for each."""
+    return isinstance(op, MaxPool) or (isinstance(op, NormSign) and not op.features and op.rho.shape[1:] == (1, 1))
 
 
 def real_reason(op: Op) -> str:
@@ -118,7 +154,8 @@ def real_reason(op: Op) -> str:
     real = [t for t in op.inputs if t.elem is Elem.F32]
     if real:
         return f"its input {real[0].twin or real[0].name} is real"
-    if isinstance(op, Conv) and not op.binary:
+    conv = op.conv if isinstance(op, Streamed) else op
+    if isinstance(conv, Conv) and not conv.binary:
         return "its weights are real"
     return "its float32 result feeds another layer" if op.y.elem is Elem.F32 else ""
 
@@ -143,8 +180,10 @@ def tensor_buffers(ops: Sequence[Op], in_place: Mapping[str, Collection[int]], s
 
 def lower(graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: str | None = None) -> Program:
     """The Program of a graph for a core. `forced` names a kernel to take wherever it does not refuse (for tests)."""
-    in_place = {op.y.name: choose(op, core, forced)[0].in_place(op) for op in graph.ops}
-    orders = [schedule(graph), schedule(graph, depth_first=True)]
+    fused = stream(graph, core, forced)
+    single = [op for op in fused.ops if not isinstance(op, Streamed)]
+    in_place = defaultdict(tuple, {op.y.name: choose(op, core, forced)[0].in_place(op) for op in single})
+    orders = [schedule(fused), schedule(fused, depth_first=True)]
     ops = min(orders, key=lambda ops: lower_bound(tensor_buffers(ops, in_place, graph.input)))
     steps = tuple(select(op, core, name, k, forced) for k, op in enumerate(ops))
     buffers = tensor_buffers(ops, in_place, graph.input)

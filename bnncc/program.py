@@ -102,6 +102,7 @@ class Step:
     parts: Parts
     cost: Cost
     considered: tuple[Choice, ...]
+    then: "Step | None" = None  # what takes the rows of this convolution; its constants and scratch are here
     reason: str = ""  # why the layer works on real values; "" if it does not
 
     @property

@@ -7,7 +7,7 @@ from bnncc.footprint import footprint
 from bnncc.graph import needed
 from bnncc.layout import storage_bytes
 from bnncc.memory import load, picture
-from bnncc.ops import Conv, SumPool, Threshold
+from bnncc.ops import Conv, Streamed, SumPool, Threshold
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Program, Step
 from bnncc.scalar import gamma
@@ -38,21 +38,22 @@ def exact_output(program: Program, name: str) -> bool:
 
 
 def row(program: Program, step: Step) -> dict[str, Any]:
-    op = step.op
+    op = step.op.conv if isinstance(step.op, Streamed) else step.op
     return {
         "step": step.index,
-        "origin": list(op.origin),
-        "operation": type(op).__name__.lower(),
+        "origin": list(step.op.origin),
+        "operation": type(step.op).__name__.lower(),
         "kernel": step.kernel,
+        "rows_taken_by": step.then.kernel if step.then else None,
         "input": None if isinstance(op, Classify | Decide) else f"{op.x.elem.value}{list(op.x.shape)}",
-        "output": None if isinstance(op, Classify | Decide | Store) else f"{op.y.elem.value}{list(op.y.shape)}",
+        "output": None if isinstance(op, Classify | Decide | Store) else f"{op.y.elem.value}{list(step.op.y.shape)}",
         "macs": step.cost.macs,
         "binary_macs": step.cost.macs if isinstance(op, Conv) and op.x.elem.value == "bin" else 0,
         "flash_bytes": step.flash_bytes,
         "scratch_bytes": sum(storage_bytes(kind, n) for _, kind, n in step.parts.scratch),
         "ram_bytes": load(program, step),
         "cycles": round(step.cost.cycles),
-        "exact": op.exact,
+        "exact": step.op.exact,
         "sum_tolerance": sum_tolerance(op),
         "real_valued": step.reason or None,
         "channels_near_file_rounding": near(op),

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from bnncc.layout import Unit, c_type, unit
+from bnncc.layout import Unit, c_type, elements, unit
+from bnncc.ops import Streamed
 from bnncc.program import Program, Step, StepLine
 from bnncc.tensor import Elem, Op, Tensor
 
@@ -78,10 +79,18 @@ class StepView:
     field: str
     parameters: str
     comment: str
+    then: "StepView | None" = None  # what takes the rows of this convolution
 
     @property
     def op(self) -> Op:
-        return self.step.op
+        """The step's op; where another takes the rows of a convolution, the convolution."""
+        return self.step.op.conv if isinstance(self.step.op, Streamed) else self.step.op
+
+    @property
+    def ring(self) -> int:
+        """How many rows of a convolution's output are kept."""
+        assert isinstance(self.step.op, Streamed)
+        return self.step.op.ring
 
     @property
     def p(self) -> Mapping[str, object]:
@@ -102,6 +111,11 @@ class StepView:
     @property
     def y(self) -> Tensor:
         return self.op.y
+
+    @property
+    def row_elements(self) -> int:
+        """How many values of y's C type a row of it takes."""
+        return elements(self.y) // self.y.shape[1]
 
     @property
     def x_type(self) -> str:

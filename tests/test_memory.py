@@ -56,6 +56,26 @@ def test_parts_are_made_one_after_the_other() -> None:
     assert program.arena_bytes == program.arena_bound < 2 * maps[0].y.size * 4
 
 
+def test_what_a_pool_drops_is_never_stored() -> None:
+    """A convolution of 3 x 3 behind another, pooled 2 x 2: two rows of its output are kept, and its last column is not computed."""
+    r = np.random.default_rng(3)
+    net = Net(r, (1, 17, 15))
+    x = net.sign(net.node("Conv", net.normalise(), net.weight((32, 1, 3, 3))), "ge_where")
+    x = net.sign(net.node("Conv", x, net.weight((40, 32, 3, 3))), "ge_where")
+    net.outputs = [net.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])]
+    c = bnncc.compile(net.model(), name="net", kernel="binary_conv")
+    first, second, _ = c.program.steps
+    assert second.then is not None
+    assert second.then.kernel == "bit_pool"
+    assert second.op.conv.y.shape == (40, 12, 10)
+    rows = c.program.buffer("step1:rows")
+    assert rows.bytes == 2 * 10 * 2 * 4
+    inputs, pooled = c.program.buffer(first.op.y.name), c.program.buffer(second.op.y.name)
+    scratch = sum(c.program.buffer(f"step1:{name}").bytes for name, _, _ in second.parts.scratch)
+    assert c.program.arena_bytes == c.program.arena_bound == inputs.bytes + pooled.bytes + scratch
+    assert c.verify(samples=8).ok
+
+
 PICTURE = """\
 arena 2,416 bytes, which is its lower bound; a column is 37.8 bytes
 o output, * output in an input's place, i input, s scratch, - kept for a later step

@@ -1,5 +1,7 @@
 """Every pass keeps the meaning: the numpy reference before and after it agrees exactly, on random networks and corners."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import TensorProto as T
@@ -7,9 +9,9 @@ from onnx import TensorProto as T
 import bnncc
 from bnncc.frontend.importer import import_model
 from bnncc.graph import Graph, check
-from bnncc.ops import Conv, Map, MaxPool, Sign
+from bnncc.ops import Conv, Map, MaxPool, Sign, Upsample
 from bnncc.passes import PASSES, run_passes
-from bnncc.scalar import step
+from bnncc.scalar import Step, step
 from bnncc.tensor import Elem, Op, Tensor
 from tests.nets import FAMILIES, Net, finish, random_net, small_net
 
@@ -97,6 +99,59 @@ def test_sinking_a_pool_past_falling_steps(operation: str, negate: bool, at_zero
     last = agree(graph, samples(graph, 40))
     assert isinstance(last.ops[-1], MaxPool)
     assert last.ops[-1].x.elem is Elem.BIN
+
+
+@pytest.mark.parametrize("operation", ["mul", "div", "rsub", "max", "prelu"])
+def test_values_are_pooled_before_arithmetic(operation: str) -> None:
+    """max(g(x)) is g(max x), or g(min x) where g falls; zero and negative constants among them."""
+    value = [3.0, 2.0, 0.5, 0.25] if operation == "prelu" else [3.0, -2.0, 0.5, -0.25]
+    scaled = mapped(
+        INPUT, "m", step("mul", [1.0, -1.0, 0.0, -0.5]), step(operation, value), step("add", [5.0, -5, 1, 9])
+    )
+    graph = chain(scaled, pooled(scaled.y, "p"))
+    last = agree(graph, samples(graph, 40))
+    assert [op.y.elem for op in last.ops] == [Elem.I8]
+    assert isinstance(last.ops[0], MaxPool)
+    assert len(last.outputs[0].steps) == 3
+
+
+@pytest.mark.parametrize("last_step", [Step("tanh"), Step("abs"), step("add", np.arange(144.0).reshape(4, 6, 6))])
+def test_arithmetic_that_does_not_keep_the_order_comes_before_the_pool(last_step: Step) -> None:
+    scaled = mapped(INPUT, "m", step("mul", 0.01), last_step)
+    graph = chain(scaled, pooled(scaled.y, "p"))
+    last = agree(graph, samples(graph, 40))
+    assert [type(op).__name__ for op in last.ops] == ["Map", "MaxPool"]
+
+
+def test_what_no_window_reaches_is_not_computed() -> None:
+    """Convolutions of which a pool, and the first one's second, leave out the last row and column."""
+    r = np.random.default_rng(0)
+    source = Tensor("x", Elem.I8, (2, 9, 10), -128, 127)
+    weight = r.choice([-1, 1], (3, 2, 2, 2)).astype(np.int8)
+    first = Conv(x=source, y=Tensor("a", Elem.I16, (3, 8, 9), -1024, 1024), weight=weight, kernel=(2, 2))
+    sign = Sign(x=first.y, y=bits("s", (3, 8, 9)), at_zero=1)
+    weight = r.choice([-1, 1], (4, 3, 3, 3)).astype(np.int8)
+    y = Tensor("b", Elem.I8, (4, 5, 5), -27, 27)
+    second = Conv(x=sign.y, y=y, weight=weight, kernel=(3, 3), pads=(0, 1, 1, 1), strides=(1, 2), pad_value=-1)
+    again = Sign(x=second.y, y=bits("t", y.shape), at_zero=1)
+    graph = chain(first, sign, second, again, pooled(again.y, "p"))
+    last = agree(replace(graph, input=source), samples(replace(graph, input=source), 40))
+    assert [op.y.shape for op in last.ops] == [(3, 6, 8), (4, 4, 4), (4, 2, 2)]
+
+
+def test_bits_are_upsampled() -> None:
+    up = Upsample(x=INPUT, y=Tensor("u", Elem.I8, (4, 12, 18), -128, 127), factors=(2, 3))
+    scaled = mapped(up.y, "m", step("mul", [2.0, -1.0, 0.5, 0.0]), step("add", [0.5, 1.0, -2.0, -0.5]))
+    sign = Sign(x=scaled.y, y=bits("s", scaled.y.shape), at_zero=1)
+    graph = chain(up, scaled, sign)
+    last = agree(graph, samples(graph, 40))
+    assert [type(op).__name__ for op in last.ops] == ["Threshold", "Upsample"]
+
+
+def test_arithmetic_that_differs_between_pixels_stays_behind_the_upsampling() -> None:
+    up = Upsample(x=INPUT, y=Tensor("u", Elem.I8, (4, 12, 12), -128, 127), factors=(2, 2))
+    graph = chain(up, mapped(up.y, "m", step("add", np.arange(576.0).reshape(4, 12, 12))))
+    assert isinstance(agree(graph, samples(graph)).ops[0], Upsample)
 
 
 def test_two_pools_in_a_row_both_sink() -> None:

@@ -36,6 +36,7 @@ class Kernel:
 
     `refuses` gives the reason why this kernel cannot do an op, "" if it can. `build(op, name)` gives its constants, scratch
     and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] turns into cycles.
+    `rows`: a convolution whose C makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
     `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
     """
 
@@ -47,6 +48,7 @@ class Kernel:
     build: Callable[[Op, str], Parts]
     work: Callable[[Op], Mapping[str, float]]
     in_place: Callable[[Op], tuple[int, ...]] = operands
+    rows: bool = False
 
     def cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
         """Estimated cycles at zero wait states."""

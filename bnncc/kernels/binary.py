@@ -177,6 +177,7 @@ KERNELS = (
         refuse_patch,
         build_patch,
         work_patch,
+        rows=True,
     ),
     Kernel(
         "binary_dense",
@@ -195,5 +196,6 @@ KERNELS = (
         refuse_grouped,
         build_grouped,
         work_grouped,
+        rows=True,
     ),
 )

@@ -32,15 +32,14 @@ def build_threshold(op: Op, name: str) -> Parts:
 
 def pool_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, MaxPool)
-    pixels = op.y.shape[1] * op.y.shape[2]
-    taps = op.kernel[0] * op.kernel[1]
-    lanes = unit(op.y.shape[0]).words if op.x.elem is Elem.BIN else op.y.shape[0]
-    loop = "padded_" if op.padded else "unrolled_" if taps <= 4 else ""
+    binary, taps = op.x.elem is Elem.BIN, op.taps_per_channel
+    lanes = unit(op.y.shape[0]).words if binary else op.y.shape[0]
+    loop = "unrolled_" if not op.padded and taps <= 9 else "padded_"
     return {
         "call": 1,
-        "pixel": pixels,
-        "wide_lane" if lanes > 1 else "lane": pixels * lanes,
-        f"{loop}{'bit' if op.x.elem is Elem.BIN else kind(op)}_read": pixels * lanes * taps,
+        "pixel": op.y.pixels,
+        "wide_lane" if lanes > 1 else "lane": op.y.pixels * lanes,
+        f"{loop}{'bit' if binary else kind(op)}_read": op.y.pixels * lanes * taps,
     }
 
 
@@ -51,6 +50,13 @@ def build_bit_pool(op: Op, name: str) -> Parts:
         return Parts((), (), {"unit": u, "minimum": False})
     mask = Constant(f"{name}_minimum", u.c_type, pack_bits(np.array(op.minimum, bool), u))
     return Parts((mask,), (), {"unit": u, "minimum": True})
+
+
+def build_value_pool(op: Op, name: str) -> Parts:
+    assert isinstance(op, MaxPool)
+    if not any(op.minimum):
+        return Parts((), (), {"minimum": False})
+    return Parts((Constant(f"{name}_minimum", "uint8_t", np.array(op.minimum, np.uint8)),), (), {"minimum": True})
 
 
 def refuse_bit_pool(op: Op) -> str:
@@ -139,11 +145,11 @@ KERNELS = (
     ),
     Kernel(
         "value_pool",
-        "maximum of values",
+        "maximum (minimum where the channel falls) of values",
         (MaxPool,),
         "value_pool.c.j2",
         refuse_value_pool,
-        no_parts,
+        build_value_pool,
         pool_work,
         pool_in_place,
     ),

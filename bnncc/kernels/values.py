@@ -218,6 +218,7 @@ KERNELS = (
         refuse_sums,
         build_sums,
         work_sums,
+        rows=True,
     ),
     Kernel(
         "table_conv",
@@ -227,6 +228,7 @@ KERNELS = (
         refuse_table,
         build_table,
         work_table,
+        rows=True,
     ),
     Kernel(
         "real_conv",
@@ -236,5 +238,6 @@ KERNELS = (
         refuse_real,
         build_real,
         work_real,
+        rows=True,
     ),
 )

@@ -5,6 +5,7 @@ Kernels, passes and the numpy reference are all tested against it. Integers are 
 
 from bnncc.ops.moves import Concat, Pad, Reshape, Slice, Transpose, Upsample
 from bnncc.ops.pointwise import Combine, Map, Normalize, NormSign, Sign, Softmax, Threshold
+from bnncc.ops.streamed import Streamed
 from bnncc.ops.windows import Conv, MaxPool, SumPool, Window, windows
 
 MOVES = (Concat, Pad, Reshape, Slice, Transpose, Upsample)
@@ -23,6 +24,7 @@ __all__ = [
     "Sign",
     "Slice",
     "Softmax",
+    "Streamed",
     "SumPool",
     "Threshold",
     "Transpose",

@@ -4,17 +4,22 @@ from collections.abc import Callable
 
 from bnncc.graph import Graph, check
 from bnncc.passes.concats import split_concats
+from bnncc.passes.crops import crop_unread
 from bnncc.passes.maps import fuse_epilogues, merge_maps
-from bnncc.passes.pools import sink_pools
+from bnncc.passes.pools import lift_pools, sink_pools
 from bnncc.passes.thresholds import find_thresholds
+from bnncc.passes.upsamples import sink_upsamples
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
     split_concats,
+    sink_upsamples,
     merge_maps,
     sink_pools,
+    lift_pools,
     merge_maps,
     find_thresholds,
     fuse_epilogues,
+    crop_unread,
 )
 
 

@@ -1,4 +1,4 @@
-"""Pooling sinks below the sign: bits are pooled, not values."""
+"""Pooling sinks below the sign: bits are pooled, not values. What is pooled otherwise is pooled before arithmetic."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from bnncc.graph import Graph
 from bnncc.ops import Map, MaxPool, Sign
-from bnncc.passes.maps import constant_steps
-from bnncc.scalar import Step
+from bnncc.passes.maps import constant_steps, names, unused
+from bnncc.scalar import ROUGH, Step
 from bnncc.tensor import Elem, Op, Shape, Tensor
 
 
@@ -21,7 +21,7 @@ def sink_pools(graph: Graph) -> Graph:
     """
     while found := {sign.y.name: (pools, maps, sign) for pools, maps, sign in _sinkable(graph)}:
         gone = {id(op) for pools, maps, _ in found.values() for op in (*pools, maps)}
-        taken = {graph.input.name, *(op.y.name for op in graph.ops)}
+        taken = names(graph)
         ops: list[Op] = []
         for op in graph.ops:
             if op.y.name in found:
@@ -36,11 +36,7 @@ def _sunk(pools: Sequence[MaxPool], maps: Map | None, sign: Sign, taken: set[str
     """The ops in the place of pools, maps and sign: the pools come last."""
 
     def named(t: Tensor, elem: Elem, shape: Shape, lo: int = 0, hi: int = 0, stride: int = 1) -> Tensor:
-        name = t.name + "@unpooled"
-        while name in taken:
-            name += "'"
-        taken.add(name)
-        return Tensor(name, elem, shape, lo, hi, stride)
+        return Tensor(unused(f"{t.name}@unpooled", taken), elem, shape, lo, hi, stride)
 
     x = pools[0].x
     falls = falling(constant_steps(maps) or (), x.shape[0]) ^ sign.negate
@@ -65,12 +61,35 @@ def _sinkable(graph: Graph) -> Iterator[tuple[list[MaxPool], Map | None, Sign]]:
         maps = user if isinstance(user, Map) else None
         sign = graph.sole_user(maps.y) if maps else user
         steps = constant_steps(maps) if maps else ()
-        uniform = steps is not None and all(s.value.shape[1:] == (1, 1) and s.monotone for s in steps)
-        if isinstance(sign, Sign) and uniform and not pool.minimum:
+        if isinstance(sign, Sign) and steps is not None and keep_order(steps) and not pool.minimum:
             pools = [pool]
             while isinstance(before := graph.producer(pools[0].x), MaxPool) and graph.sole_user(before.y) is pools[0]:
                 pools.insert(0, before)
             yield pools, maps, sign
+
+
+def lift_pools(graph: Graph) -> Graph:
+    """max(f(x)) becomes f(max(x)), or f(min(x)) for the channels in which f falls: less arithmetic, and no larger values."""
+    made: dict[str, Op] = {}
+    taken = names(graph)
+    for op in graph.ops:
+        maps = made.get(op.x.name)
+        steps = constant_steps(maps)
+        lifts = isinstance(op, MaxPool) and not op.minimum and graph.sole_user(op.x) is op
+        if isinstance(op, MaxPool) and maps and lifts and steps is not None and keep_order(steps, exactly=True):
+            del made[maps.y.name]
+            falls = falling(steps, op.x.shape[0])
+            x = replace(maps.x, name=unused(f"{op.y.name}@unscaled", taken), shape=op.y.shape, twin="")
+            made[x.name] = replace(op, x=maps.x, y=x, minimum=tuple(falls.tolist()) if falls.any() else ())
+            made[op.y.name] = replace(maps, x=x, y=op.y)
+        else:
+            made[op.y.name] = op
+    return graph.with_ops(made.values())
+
+
+def keep_order(steps: tuple[Step, ...], *, exactly: bool = False) -> bool:
+    """Whether steps keep the order of values, or reverse it, in all pixels of a channel; `exactly`: also their C does."""
+    return all(s.value.shape[1:] == (1, 1) and s.monotone and not (exactly and s.operation in ROUGH) for s in steps)
 
 
 def falling(steps: tuple[Step, ...], channels: int) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from bnncc.ops import (
     Reshape,
     Slice,
     Softmax,
+    Streamed,
     SumPool,
     Threshold,
     Transpose,
@@ -57,6 +58,8 @@ def apply(op: Op, *inputs: Bounded) -> Bounded:
     match op:
         case Conv():
             return conv(op, *inputs)
+        case Streamed():
+            return apply(op.then, conv(op.conv, *inputs))
         case Map():
             made = steps(op.steps, x, inputs[1:])
             return Bounded(made.value.astype(op.y.elem.dtype), made.error)
@@ -79,7 +82,14 @@ def apply(op: Op, *inputs: Bounded) -> Bounded:
             return Bounded(op.evaluate(x.value), replace(op, value=0).evaluate(x.error))
         case Concat():
             return Bounded(op.evaluate(*(i.value for i in inputs)), np.concatenate([i.error for i in inputs], axis=1))
-        case MaxPool() | Slice() | Reshape() | Transpose() | Upsample() if op.x.elem is Elem.F32:
+        case MaxPool() if x.band is not None:
+            low, high = (op.evaluate(np.where(x.band, bit, x.value)) for bit in (-1, 1))
+            return Bounded(op.evaluate(x.value), np.zeros(low.shape), low != high)
+        case Slice() | Reshape() | Transpose() | Upsample() if x.band is not None:
+            return Bounded(*map(op.evaluate, (x.value, x.error, x.band)))
+        case MaxPool() if op.x.elem is Elem.F32:
+            return Bounded(op.evaluate(x.value), np.asarray(replace(op, minimum=()).evaluate(x.error), np.float64))
+        case Slice() | Reshape() | Transpose() | Upsample() if op.x.elem is Elem.F32:
             return Bounded(op.evaluate(x.value), np.asarray(op.evaluate(x.error), np.float64))
         case _:
             return exact(op.evaluate(*(i.value for i in inputs)))

@@ -16,11 +16,11 @@ static const uint8_t digits_step0_inverts[1] = {
 };
 
 /* 4 x 3, 48 bytes */
-static const uint32_t digits_step2_weights[12] = {
+static const uint32_t digits_step1_weights[12] = {
     0x070c101bu, 0x0c02050cu, 0x00000016u, 0x16110f04u, 0x0a080c02u, 0x0000000au, 0x17090610u, 0x0e00180cu, 0x00000010u, 0x0a1f070fu, 0x140a0c05u, 0x0000000du
 };
 
 /* 4 x 1, 16 bytes */
-static const float digits_step3_add0[4] = {
+static const float digits_step2_add0[4] = {
     0.5f, -1.25f, 3.0f, 0.100000001f
 };

@@ -244,7 +244,7 @@ def pool(rng: np.random.Generator, elem: Elem) -> Op:
     while True:
         g, c = window(rng, 4), channels(rng)
         x, y = tensor("x", elem, (c, *g.pop("size"))), tensor("y", elem, (c, *g.pop("out")))
-        minimum = tuple((rng.random(c) < 0.5).tolist()) if elem is Elem.BIN and rng.random() < 0.5 else ()
+        minimum = tuple((rng.random(c) < 0.5).tolist()) if rng.random() < 0.5 else ()
         op = MaxPool(x=x, y=y, minimum=minimum, **g)
         if op.slide(op.spread(np.ones((1, 1, *x.shape[1:])), 0)).any(axis=(4, 5)).all():
             return op

@@ -57,7 +57,7 @@ def refused(e: bnncc.BnnccError) -> str:
 
 def weak(net: Net, compiled: bnncc.Compiled) -> list[str]:
     """Why the network would prove little: layers without binary weights, channels that are constant."""
-    layers = [s.op for s in compiled.program.steps if isinstance(s.op, Conv) and s.op.binary]
+    layers = [op for op in compiled.program.graph.ops if isinstance(op, Conv) and op.binary]
     of_bits = [op for op in layers if op.x.elem is Elem.BIN]
     found = []
     if len(layers) < 2 or (net.family == "chain" and len(of_bits) < 2):
