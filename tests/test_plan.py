@@ -37,7 +37,7 @@ def may_stand(b: Buffer, c: Buffer) -> bool:
     return not alive_together or apart or in_place
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(buffers())
 def test_no_two_live_buffers_overlap(wanted):
     placed, size, bound = plan(wanted)
@@ -66,7 +66,7 @@ def smallest(wanted: list[Buffer]) -> int:
     return 4 * words
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(buffers(most=7, largest=4, steps=4))
 def test_small_plans_are_optimal(wanted):
     assert plan(wanted)[1] == smallest(wanted)

@@ -31,12 +31,10 @@ def build_threshold(op: Op, name: str) -> Parts:
 
 
 def pool_work(op: Op) -> Mapping[str, float]:
-    """Small windows that lie in the image are unrolled, by the template for bits and by gcc for values."""
     assert isinstance(op, MaxPool)
     binary, taps = op.x.elem is Elem.BIN, op.taps_per_channel
     lanes = unit(op.y.shape[0]).words if binary else op.y.shape[0]
-    small = not op.padded and taps <= (9 if binary else 4)
-    loop = "unrolled_" if small else "padded_" if op.padded or binary else ""
+    loop = "unrolled_" if not op.padded and taps <= 9 else "padded_"
     return {
         "call": 1,
         "pixel": op.y.pixels,

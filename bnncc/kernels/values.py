@@ -70,6 +70,11 @@ def largest(op: Conv) -> int:
     return int(op.largest.max())
 
 
+def is_patch(c: Conv) -> bool:
+    """Whether x itself is the patch: float32 values in the order in which they are summed."""
+    return c.x.elem is Elem.F32 and c.x.pixels == c.y.pixels == 1 and c.groups == 1 and not c.padded
+
+
 def build_sums(op: Op, name: str) -> Parts:
     c = conv(op)
     constants, params = epilogue(c, name)
@@ -77,11 +82,12 @@ def build_sums(op: Op, name: str) -> Parts:
     patch = ("patch", value_type(c, largest(c)), c.taps)
     return Parts(
         (weights, *constants, *zero_constants(c, name), *start_constants(c, name)),
-        (patch,),
+        () if is_patch(c) else (patch,),
         {
             **params,
             **centred(c),
             **groups(c),
+            "is_patch": is_patch(c),
             "words": weights.data.shape[1],
             "taps": c.taps,
             "patch_type": patch[1],
@@ -122,10 +128,11 @@ def build_real(op: Op, name: str) -> Parts:
     kind = {"f32": "float", "f16": "uint16_t", "i8": "int8_t"}[c.storage]
     return Parts(
         (Constant(f"{name}_weights", kind, np.ascontiguousarray(rows)), *scales, *start_constants(c, name), *constants),
-        (("patch", "float", c.taps),),
+        () if is_patch(c) else (("patch", "float", c.taps),),
         {
             **params,
             **groups(c),
+            "is_patch": is_patch(c),
             "taps": c.taps,
             "storage": c.storage,
             "weight_type": kind,
@@ -140,7 +147,7 @@ def work_real(op: Op) -> Mapping[str, float]:
     return {
         "call": 1,
         "pixel": c.y.pixels,
-        "padded_input" if c.padded else "input": c.y.pixels * c.groups * c.taps,
+        "padded_input" if c.padded else "input": 0 if is_patch(c) else c.y.pixels * c.groups * c.taps,
         "channel": c.y.size,
         f"{c.storage}_mac": c.y.size * c.taps,
         **order_work(c),
@@ -168,6 +175,7 @@ def build_table(op: Op, name: str) -> Parts:
         {
             **params,
             **centred(c),
+            "is_patch": False,
             "words": weights.data.shape[1],
             "taps": c.taps,
             "groups": groups,
@@ -184,7 +192,7 @@ def work_sums(op: Op) -> Mapping[str, float]:
         "call": 1,
         "pixel": pixels,
         "padded_tap" if c.padded else "tap": pixels * c.groups * c.taps_per_channel,
-        "input": pixels * c.groups * c.taps,
+        "input": 0 if is_patch(c) else pixels * c.groups * c.taps,
         "channel": c.y.size,
         "mac" if c.integer else "real_mac" if one_chain(c) else "indexed_mac": c.y.size * c.taps,
         **({} if c.integer else order_work(c)),

@@ -14,6 +14,19 @@ def joined(*ops: Op) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for op in ops for name in op.origin))
 
 
+def unused(name: str, taken: set[str]) -> str:
+    """The name, or a longer one that no tensor has; it is then among those taken."""
+    while name in taken:
+        name += "'"
+    taken.add(name)
+    return name
+
+
+def names(graph: Graph) -> set[str]:
+    """The names of all tensors."""
+    return {graph.input.name, *(op.y.name for op in graph.ops)}
+
+
 def constant_steps(op: Op | None) -> tuple[Step, ...] | None:
     """The steps of a Map to float32 that has no operand but constants; None for any other op."""
     if not isinstance(op, Map) or op.others or op.y.elem is not Elem.F32:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bnncc.graph import Graph
 from bnncc.ops import Map, MaxPool, Sign
-from bnncc.passes.maps import constant_steps
+from bnncc.passes.maps import constant_steps, names, unused
 from bnncc.scalar import ROUGH, Step
 from bnncc.tensor import Elem, Op, Shape, Tensor
 
@@ -21,7 +21,7 @@ def sink_pools(graph: Graph) -> Graph:
     """
     while found := {sign.y.name: (pools, maps, sign) for pools, maps, sign in _sinkable(graph)}:
         gone = {id(op) for pools, maps, _ in found.values() for op in (*pools, maps)}
-        taken = {graph.input.name, *(op.y.name for op in graph.ops)}
+        taken = names(graph)
         ops: list[Op] = []
         for op in graph.ops:
             if op.y.name in found:
@@ -36,11 +36,7 @@ def _sunk(pools: Sequence[MaxPool], maps: Map | None, sign: Sign, taken: set[str
     """The ops in the place of pools, maps and sign: the pools come last."""
 
     def named(t: Tensor, elem: Elem, shape: Shape, lo: int = 0, hi: int = 0, stride: int = 1) -> Tensor:
-        name = t.name + "@unpooled"
-        while name in taken:
-            name += "'"
-        taken.add(name)
-        return Tensor(name, elem, shape, lo, hi, stride)
+        return Tensor(unused(f"{t.name}@unpooled", taken), elem, shape, lo, hi, stride)
 
     x = pools[0].x
     falls = falling(constant_steps(maps) or (), x.shape[0]) ^ sign.negate
@@ -75,6 +71,7 @@ def _sinkable(graph: Graph) -> Iterator[tuple[list[MaxPool], Map | None, Sign]]:
 def lift_pools(graph: Graph) -> Graph:
     """max(f(x)) becomes f(max(x)), or f(min(x)) for the channels in which f falls: less arithmetic, and no larger values."""
     made: dict[str, Op] = {}
+    taken = names(graph)
     for op in graph.ops:
         maps = made.get(op.x.name)
         steps = constant_steps(maps)
@@ -82,7 +79,7 @@ def lift_pools(graph: Graph) -> Graph:
         if isinstance(op, MaxPool) and maps and lifts and steps is not None and keep_order(steps, exactly=True):
             del made[maps.y.name]
             falls = falling(steps, op.x.shape[0])
-            x = replace(maps.x, name=f"{op.y.name}@unscaled", shape=op.y.shape, twin="")
+            x = replace(maps.x, name=unused(f"{op.y.name}@unscaled", taken), shape=op.y.shape, twin="")
             made[x.name] = replace(op, x=maps.x, y=x, minimum=tuple(falls.tolist()) if falls.any() else ())
             made[op.y.name] = replace(maps, x=x, y=op.y)
         else:

@@ -139,7 +139,7 @@ static void digits_step0_row(const uint8_t *restrict x, int32_t oy, uint8_t *res
 
 /* Step 0: Conv_4 (Conv); BatchNormalization_5 (BatchNormalization); Where_8 (Where); MaxPool_6 (MaxPool)
  * u8 6x6x1 -> bin 3x3x5; kernel table_conv, its rows taken by bit_pool
- * 1620 MACs, 31 bytes of constants, about 24972 cycles (compiler's estimate, zero wait states) */
+ * 1620 MACs, 31 bytes of constants, about 24970 cycles (compiler's estimate, zero wait states) */
 static void digits_step0(const uint8_t *restrict x, uint8_t *restrict out, int16_t *restrict patch, int16_t *restrict table, uint8_t *restrict rows)
 {
     for (int32_t oy = 0, done = 0; oy <= 5; oy++) {
