@@ -10,6 +10,7 @@ from bnncc.emit import result_dtype
 from bnncc.errors import Diagnostic
 from bnncc.frontend.importer import Imported
 from bnncc.layout import C_TYPES, DTYPES
+from bnncc.passes.polarity import Calibration
 from bnncc.program import Program
 from bnncc.target import Target
 
@@ -23,6 +24,7 @@ class Artifact:
     imported: Imported
     program: Program
     files: Mapping[str, str]
+    calibration: Calibration | None = None
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:

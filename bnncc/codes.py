@@ -146,11 +146,11 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "E0404": (
         "the samples cannot be read",
-        "--inputs takes a .npy, or a .npz with an array named like the model's input, or x, or else its first array.",
+        "--inputs and --calibrate take a .npy, or a .npz with an array named like the model's input, or x, or else its first array.",
     ),
     "E0405": (
         "the samples do not fit the model",
-        "--inputs holds samples in the ONNX layout with the samples first: [N, C, H, W] for an input [1, C, H, W].",
+        "--inputs and --calibrate hold samples in the ONNX layout with the samples first: [N, C, H, W] for an input [1, C, H, W].",
     ),
     "E0406": (
         "a value does not fit the input type",

@@ -14,14 +14,17 @@ from bnncc.dump import Dump
 from bnncc.emit import adapter, emit
 from bnncc.errors import Diagnostic, ModelError
 from bnncc.files import write_all
-from bnncc.frontend.importer import import_model
+from bnncc.frontend.importer import Imported, import_model
+from bnncc.graph import Graph
 from bnncc.lower import lower
 from bnncc.names import model_name
 from bnncc.passes import run_passes
+from bnncc.passes.polarity import Calibration, make_ones_rare, measure_densities
 from bnncc.program import Program
 from bnncc.report import make_report
 from bnncc.target import find_target
 from bnncc.tensor import Elem
+from bnncc.verify.inputs import check_inputs, load_inputs
 from bnncc.verify.judge import verify
 from bnncc.verify.verdicts import Verification
 
@@ -59,6 +62,7 @@ def compile(
     require_binary: bool = False,
     sign_at_zero: int = 0,
     real_weights: str = "f32",
+    calibrate: "np.ndarray[Any, Any] | str | os.PathLike[str] | None" = None,
     dump: "str | os.PathLike[str] | None" = None,
     kernel: str | None = None,
     ram_budget: int | None = None,
@@ -69,7 +73,9 @@ def compile(
     input_layout ("nchw", "nhwc"): the order in which the C takes an image, that of the model by default.
     require_binary refuses real-valued layers. sign_at_zero (+1, -1): what a ternary Sign gives at zero, which is refused
     where it can be reached otherwise. real_weights ("f32", "f16", "i8"): how weights that are not binary are stored.
-    dump: a folder for the graph after every pass, the choice of kernels and the memory map. kernel forces one (for tests).
+    calibrate: samples [N, ...] (ONNX layout), or a .npy or .npz of them: channels of bits that are mostly +1 are negated, and cycles
+    predicted for the densities that this gives. dump: a folder for the graph after every pass, the choice of kernels and the
+    memory map. kernel forces one (for tests).
     ram_budget: bytes that the context may take, the board's RAM by default: slower kernels with less scratch are chosen
     until it fits, and E0307 is raised if it cannot.
     Raises ModelError, UsageError; ValueError for an argument that is none of these.
@@ -83,6 +89,11 @@ def compile(
     record = Dump(Path(dump)) if dump is not None else None
     nhwc = imported.graph.input.channels_last if input_layout is None else input_layout == "nhwc"
     graph = run_passes(imported.graph, record.graph if record else None)
+    calibration = None
+    if calibrate is not None:
+        graph, calibration = calibrated(imported, graph, calibrate)
+        if record:
+            record.graph("make_ones_rare", graph)
     ram = ram_budget if ram_budget is not None else found.board.ram_bytes if found.board else None
     program = lower(graph, found.core, chosen, nhwc=nhwc, forced=kernel, ram=ram)
     if record:
@@ -96,7 +107,20 @@ def compile(
         )
     if require_binary:
         refuse_real(program)
-    return Compiled(chosen, found, imported, program, emit(program, file, found.core.name))
+    return Compiled(chosen, found, imported, program, emit(program, file, found.core.name), calibration)
+
+
+def calibrated(
+    imported: Imported, graph: Graph, given: "np.ndarray[Any, Any] | str | os.PathLike[str]"
+) -> tuple[Graph, Calibration]:
+    """The graph with set bits made rare by the samples given. Raises UsageError as check_inputs and load_inputs do."""
+    x = check_inputs(
+        imported,
+        graph.input.elem,
+        given if isinstance(given, np.ndarray) else load_inputs(Path(given), imported.input_name),
+    )
+    calibration = measure_densities(graph, graph.input.from_reference({graph.input.twin: x}))
+    return make_ones_rare(graph, calibration), calibration
 
 
 def refuse_real(program: Program) -> None:

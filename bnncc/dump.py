@@ -40,7 +40,8 @@ class Dump:
 
 def tensor_text(t: Tensor) -> str:
     bounds = f" in {t.lo}..{t.hi}" + (f" step {t.stride}" if t.stride != 1 else "") if t.elem.is_integer else ""
-    return f"{t.name!r} {t.elem.value}{list(t.shape)}{bounds}"
+    negated = f", negated in {len(t.negated)} channels" if t.negated else ""
+    return f"{t.name!r} {t.elem.value}{list(t.shape)}{bounds}{negated}"
 
 
 def steps_text(op: Op, steps: Sequence[Step | Operand]) -> str:
@@ -58,6 +59,7 @@ def op_text(op: Op) -> str:
         details.append(
             f"{op.groups} group(s){weights}, pad value {op.pad_value}, input {op.mul} * x - {op.zero or 0}"
             + (", to bits" if op.cut else "")
+            + (f", density {op.density:.3g}" if op.of_bits else "")
         )
     if isinstance(op, Conv | Map):
         details.append(steps_text(op, op.steps))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bnncc.kernels.base import float_literal, literal
 from bnncc.layout import DTYPES, MEMBERS, c_type
 from bnncc.names import comment, identifiers
-from bnncc.ops import MaxPool
+from bnncc.ops import Conv, MaxPool, Streamed
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Program, Step
 from bnncc.resources import folder
@@ -197,8 +197,14 @@ def step_comment(step: Step) -> str:
         lines.append(f" * kernel {step.kernel}")
     macs = f"{step.cost.macs} MACs, " if step.cost.macs else ""
     lines.append(
-        f" * {macs}{step.flash_bytes} bytes of constants, about {step.cost.cycles:.0f} cycles (compiler's estimate, zero wait states) */"
+        f" * {macs}{step.flash_bytes} bytes of constants, about {step.cost.cycles:.0f} cycles (compiler's estimate, zero wait states)"
     )
+    conv = op.conv if isinstance(op, Streamed) else op
+    if isinstance(conv, Conv) and step.cost.worst_cycles is not None:
+        lines.append(
+            f" * with {100 * conv.density:.3g} % of the input bits set; at most {step.cost.worst_cycles:.0f} for any input"
+        )
+    lines[-1] += " */"
     return "\n".join(lines)
 
 
@@ -325,5 +331,7 @@ def memory_map(program: Program) -> list[str]:
     rows = []
     for b in sorted(program.buffers, key=lambda b: (b.offset, b.first)):
         what = comment(b.tensor.twin or b.name)[:60] if b.tensor else b.name.replace(":", " ")
+        if b.tensor and b.tensor.negated:
+            what += f" ({len(b.tensor.negated)} channels negated)"
         rows.append(f"{b.offset:6} {b.bytes:8}  {b.first:2}..{b.last:<3} {what}")
     return rows or ["(empty)"]

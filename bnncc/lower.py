@@ -119,7 +119,8 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
             scratch=(*conv.parts.scratch, rows),
         )
         times = op.then.y.pixels // op.on_row.y.pixels
-        cost = Cost(conv.cost.macs, conv.cost.cycles + then.cost.cycles * times)
+        of_then, worst = then.cost.cycles * times, conv.cost.worst_cycles
+        cost = Cost(conv.cost.macs, conv.cost.cycles + of_then, None if worst is None else worst + of_then)
         return replace(conv, op=op, parts=parts, cost=cost, then=then, reason=real_reason(op))
     kernel, considered = choose(op, core, forced, excluded)
     return Step(
@@ -129,7 +130,9 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
         kernel.template,
         kernel.build(op, function),
         Cost(
-            op.macs if isinstance(op, Conv) else 0, next(c.cycles for c in considered if c.kernel == kernel.name) or 0
+            op.macs if isinstance(op, Conv) else 0,
+            kernel.cycles(op, core.cost),
+            kernel.worst_cycles(op, core.cost),
         ),
         considered,
         reason=real_reason(op),

@@ -52,10 +52,14 @@ def tensor_buffer(tensor: Tensor, first: int, last: int) -> Buffer:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a kernel will take: multiply-accumulates of the layer and estimated cycles at zero wait states."""
+    """What a kernel will take: multiply-accumulates of the layer and estimated cycles at zero wait states.
+
+    `worst_cycles` are those for the worst data, None where the data do not matter.
+    """
 
     macs: int
     cycles: float
+    worst_cycles: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from bnncc.graph import needed
 from bnncc.memory import load, picture
 from bnncc.ops import Conv, Streamed, SumPool, Threshold
 from bnncc.outputs import Classify, Decide, Store
+from bnncc.passes.polarity import Calibration
 from bnncc.program import Program, Step
 from bnncc.scalar import gamma
 from bnncc.tensor import Op
@@ -36,7 +37,22 @@ def exact_output(program: Program, name: str) -> bool:
     return store.exact and all(op.exact for op in needed(program.graph, [output.tensor]))
 
 
-def row(program: Program, step: Step) -> dict[str, Any]:
+def density(op: Op, calibration: Calibration | None) -> dict[str, Any]:
+    """The share of +1 among the binary inputs of a layer: expected, and measured before channels were negated."""
+    if not isinstance(op, Conv) or not op.of_bits:
+        return {"density": None, "density_before": None, "negated_channels": None}
+    return {
+        "density": round(op.density, 4),
+        "density_before": round(float(calibration.densities[op.y.name].mean()), 4) if calibration else None,
+        "negated_channels": len(op.x.negated),
+    }
+
+
+def rounded(cycles: float | None) -> int | None:
+    return None if cycles is None else round(cycles)
+
+
+def row(program: Program, step: Step, calibration: Calibration | None) -> dict[str, Any]:
     op = step.op.conv if isinstance(step.op, Streamed) else step.op
     return {
         "step": step.index,
@@ -52,13 +68,14 @@ def row(program: Program, step: Step) -> dict[str, Any]:
         "scratch_bytes": step.parts.scratch_bytes,
         "ram_bytes": load(program, step),
         "cycles": round(step.cost.cycles),
+        "worst_cycles": rounded(step.cost.worst_cycles),
+        **density(op, calibration),
         "exact": step.op.exact,
         "sum_tolerance": sum_tolerance(op),
         "real_valued": step.reason or None,
         "channels_near_file_rounding": near(op),
         "considered": [
-            {"kernel": c.kernel, "cycles": None if c.cycles is None else round(c.cycles), "refused": c.refusal or None}
-            for c in step.considered
+            {"kernel": c.kernel, "cycles": rounded(c.cycles), "refused": c.refusal or None} for c in step.considered
         ],
     }
 
@@ -107,10 +124,12 @@ def make_report(compiled: Artifact) -> dict[str, Any]:
             "rule": "entropy",
             "threshold": program.exits.threshold,
         },
-        "layers": [row(program, s) for s in program.steps],
+        "calibration": None if compiled.calibration is None else {"samples": compiled.calibration.samples},
+        "layers": [row(program, s, compiled.calibration) for s in program.steps],
         "totals": {
             "macs": sum(s.cost.macs for s in program.steps),
             "cycles": round(sum(s.cost.cycles for s in program.steps)),
+            "worst_cycles": round(sum(s.cost.worst_cycles or s.cost.cycles for s in program.steps)),
             "cycle_model": CYCLE_MODEL,
             "constant_bytes": program.flash_bytes,
             "code_bytes": size["code_bytes"],

@@ -50,7 +50,7 @@ class Tensor:
     """A value. Integers are lo, lo + stride, ... hi.
 
     `twin` is the value of the reference model that it equals, "" if none; `channels_last` says that its axes there are
-    [1, H, W, C] (or flattened from them).
+    [1, H, W, C] (or flattened from them), `negated` lists the channels that hold the negative of it.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Tensor:
     stride: int = 1
     twin: str = ""
     channels_last: bool = False
+    negated: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -70,11 +71,19 @@ class Tensor:
     def pixels(self) -> int:
         return self.shape[1] * self.shape[2]
 
+    @property
+    def signs(self) -> NDArray[np.int64]:
+        """[C, 1, 1]: -1 where the channel is negated, else 1."""
+        signs = np.ones((self.shape[0], 1, 1), np.int64)
+        signs[list(self.negated)] = -1
+        return signs
+
     def from_reference(self, values: Mapping[str, Array]) -> Array:
-        """The twin's values as [N, C, H, W]."""
+        """What the tensor holds by the twin's values, [N, C, H, W]."""
         c, h, w = self.shape
         v = values[self.twin]
-        return v.reshape(-1, h, w, c).transpose(0, 3, 1, 2) if self.channels_last else v.reshape(-1, c, h, w)
+        v = v.reshape(-1, h, w, c).transpose(0, 3, 1, 2) if self.channels_last else v.reshape(-1, c, h, w)
+        return v * self.signs.astype(v.dtype) if self.negated else v
 
 
 def bits(name: str, shape: Shape, twin: str = "", *, channels_last: bool = False) -> Tensor:

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 from bnncc.board import pio
 from bnncc.board.serial import Measured, measure_board
 from bnncc.cli.build import size_warnings
-from bnncc.cli.options import Input, InputLayout, Json, Model, Name, Port, RealWeights, SignAtZero, Storage, compiled
+from bnncc.cli.options import (
+    Calibrate,
+    Input,
+    InputLayout,
+    Json,
+    Model,
+    Name,
+    Port,
+    RealWeights,
+    SignAtZero,
+    Storage,
+    compiled,
+)
 from bnncc.cli.show import console, print_diagnostics, print_json, progress
 from bnncc.compiler import Compiled
 from bnncc.errors import ModelError, UsageError
@@ -29,6 +41,7 @@ def flash_command(
     input_layout: InputLayout = None,
     sign_at_zero: SignAtZero = None,
     real_weights: RealWeights = Storage.f32,
+    calibrate: Calibrate = None,
     port: Port = None,
     json: Json = False,
 ) -> None:
@@ -37,7 +50,7 @@ def flash_command(
     Example: bnncc flash digits.onnx --board sim-cortex-m4
     """
     found = need_board(board)
-    done = compiled(model, found.name, name, input_type, input_layout, sign_at_zero, real_weights)
+    done = compiled(model, found.name, name, input_type, input_layout, sign_at_zero, real_weights, calibrate=calibrate)
     if too_large := size_warnings(done):
         raise ModelError(replace(too_large[0], code="E0601"))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bnncc.cli.options import (
+    Calibrate,
     Input,
     InputLayout,
     Json,
@@ -36,6 +37,7 @@ def compile_command(
     input_layout: InputLayout = None,
     sign_at_zero: SignAtZero = None,
     real_weights: RealWeights = Storage.f32,
+    calibrate: Calibrate = None,
     dump: Annotated[
         Path | None,
         typer.Option("--dump", metavar="DIR", help="Write the graph after every pass, kernel choices, memory map."),
@@ -63,6 +65,7 @@ def compile_command(
         input_layout,
         sign_at_zero,
         real_weights,
+        calibrate=calibrate,
         require_binary=require_binary,
         dump=dump,
         ram_budget=ram_budget,
@@ -82,6 +85,8 @@ def compile_command(
         )
         return
     print_report(done.report)
+    if calibrate:
+        print_densities(done.report)
     if memory:
         print_lines(done.report["memory"]["picture"])
     print_diagnostics(warnings)
@@ -109,6 +114,7 @@ def size_warnings(done: Compiled) -> list[Diagnostic]:
 
 def print_report(report: dict[str, Any]) -> None:
     """One row a layer, then the totals."""
+    varies = any(r["worst_cycles"] for r in report["layers"])
     rows = [
         (
             r["step"],
@@ -118,6 +124,7 @@ def print_report(report: dict[str, Any]) -> None:
             r["flash_bytes"],
             r["ram_bytes"],
             r["cycles"],
+            *([r["worst_cycles"]] if varies else []),
             "exact" if r["exact"] else "close",
         )
         for r in report["layers"]
@@ -130,6 +137,7 @@ def print_report(report: dict[str, Any]) -> None:
         ("flash", "right"),
         ("RAM", "right"),
         ("cycles", "right"),
+        *([("worst", "right")] if varies else []),
         ("result", "left"),
     ]
     t = report["totals"]
@@ -152,6 +160,14 @@ def print_report(report: dict[str, Any]) -> None:
         f"stack  at worst {stack}",
         f"work   {t['macs']:,} MACs, about {t['cycles']:,} cycles ({t['cycle_model']}){milliseconds(report)}",
     ]
+    if varies:
+        lines.append(
+            f"worst  about {t['worst_cycles']:,} cycles, whatever the data: some kernels take longer the more bits are set"
+        )
+    if report["calibration"] is None and any(r["density"] for r in report["layers"]):
+        lines.append(
+            "bits   half of the inputs of each binary layer are taken to be +1; --calibrate measures how many are"
+        )
     for r in report["layers"]:
         if r["real_valued"]:
             lines.append(f"real   step {r['step']} ({shortened(r['origin'])}): {r['real_valued']}")
@@ -164,6 +180,30 @@ def print_report(report: dict[str, Any]) -> None:
                 "a bit otherwise"
             )
     print_lines(lines)
+
+
+def print_densities(report: dict[str, Any]) -> None:
+    """A row a layer of bits: what calibration found and did."""
+    rows = [
+        (
+            r["step"],
+            shortened(r["origin"]),
+            r["negated_channels"],
+            f"{100 * r['density_before']:.1f}",
+            f"{100 * r['density']:.1f}",
+        )
+        for r in report["layers"]
+        if r["density"] is not None
+    ]
+    columns = [
+        ("step", "right"),
+        ("from", "left"),
+        ("channels negated", "right"),
+        ("% +1 before", "right"),
+        ("% after", "right"),
+    ]
+    title = f"inputs of the binary layers, in {report['calibration']['samples']:,} samples"
+    print_table(title, columns, rows, "cycles are predicted for the densities after")
 
 
 def print_lines(lines: Sequence[str]) -> None:

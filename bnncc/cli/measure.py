@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bnncc.board.serial import Measured
 from bnncc.cli.board import need_board, run_on_board
 from bnncc.cli.options import (
+    Calibrate,
     Input,
     InputLayout,
     Inputs,
@@ -48,6 +49,7 @@ def measure_command(
     input_layout: InputLayout = None,
     sign_at_zero: SignAtZero = None,
     real_weights: RealWeights = Storage.f32,
+    calibrate: Calibrate = None,
     inputs: Inputs = None,
     samples: Annotated[
         int, typer.Option("--samples", "-n", min=1, help="How many samples: random ones, or the first of --inputs.")
@@ -66,7 +68,9 @@ def measure_command(
             "E0407", "--target and --board were both given", remedy="give --target to simulate, --board to use a board"
         )
     place = need_board(board).name if board else target or "cortex-m4"
-    done = compiled(model, place, name, input_type, input_layout, sign_at_zero, real_weights, kernel=kernel)
+    done = compiled(
+        model, place, name, input_type, input_layout, sign_at_zero, real_weights, calibrate=calibrate, kernel=kernel
+    )
     imported, elem = done.imported, done.program.graph.input.elem
     if inputs is None:
         x = random_inputs(imported, elem, samples, 0)

@@ -62,6 +62,14 @@ Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", metavar="FILE", help="Samples, .npy or .npz, in the ONNX layout; random ones without it."),
 ]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibrate",
+        metavar="DATA",
+        help="Typical samples, .npy or .npz: bits are made rare, cycles predicted for them.",
+    ),
+]
 WaitStates = Annotated[
     int | None,
     typer.Option(

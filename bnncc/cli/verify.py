@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bnncc.cli.options import (
+    Calibrate,
     Input,
     InputLayout,
     Inputs,
@@ -40,6 +41,7 @@ def verify_command(
     input_layout: InputLayout = None,
     sign_at_zero: SignAtZero = None,
     real_weights: RealWeights = Storage.f32,
+    calibrate: Calibrate = None,
     inputs: Inputs = None,
     samples: Annotated[
         int | None,
@@ -57,7 +59,9 @@ def verify_command(
 
     Example: bnncc verify digits.onnx --target cortex-m4 --inputs digits_test.npz --on sim
     """
-    done = compiled(model, target, name, input_type, input_layout, sign_at_zero, real_weights, kernel=kernel)
+    done = compiled(
+        model, target, name, input_type, input_layout, sign_at_zero, real_weights, calibrate=calibrate, kernel=kernel
+    )
     x = None
     if inputs is not None:
         x = load_inputs(inputs, done.imported.input_name)

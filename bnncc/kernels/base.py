@@ -38,6 +38,7 @@ class Kernel:
     and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] turns into cycles.
     `rows(op)`: whether the C of a convolution makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
     `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
+    `worst(op)` is a bound on `work` for any data, if `work` is only what is expected of them.
     """
 
     name: str
@@ -49,10 +50,18 @@ class Kernel:
     work: Callable[[Op], Mapping[str, float]]
     in_place: Callable[[Op], tuple[int, ...]] = operands
     rows: Callable[[Op], bool] = lambda _: False
+    worst: Callable[[Op], Mapping[str, float]] | None = None
 
     def cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
         """Estimated cycles at zero wait states."""
-        return sum(cost(costs, self.name, part) * times for part, times in self.work(op).items())
+        return self.of_work(self.work(op), costs)
+
+    def worst_cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float | None:
+        """The same for the worst data; None where the data do not matter."""
+        return self.of_work(self.worst(op), costs) if self.worst else None
+
+    def of_work(self, work: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> float:
+        return sum(cost(costs, self.name, part) * times for part, times in work.items())
 
 
 def cost(costs: Mapping[str, Mapping[str, float]], kernel: str, part: str) -> float:

@@ -60,10 +60,9 @@ def refuse_grouped(op: Op) -> str:
     return refuse_values(c) or ("" if c.groups > 1 else "its channels are in one group")
 
 
-def edge_words(u: Unit, channels: int, value: int) -> list[int]:
-    """The words that a padding pixel of -1 or +1 counts as."""
-    bits = np.full(channels, value > 0)
-    return [int(w) for w in pack_bits(bits, u)]
+def edge_words(u: Unit, values: Array) -> list[int]:
+    """The words that a padding pixel of -1 and +1 counts as."""
+    return [int(w) for w in pack_bits(values > 0, u)]
 
 
 def build_patch(op: Op, name: str) -> Parts:
@@ -74,8 +73,8 @@ def build_patch(op: Op, name: str) -> Parts:
     constants, params = epilogue(c, name)
     weights = Constant(f"{name}_weights", "uint32_t", packed_weights(c))
     scratch = [("patch", "uint32_t", words)] + ([("mask", "uint32_t", words)] if masked else [])
-    edge = edge_words(u, c.x.shape[0], c.pad_value)
-    full = edge_words(u, c.x.shape[0], 1)
+    edge = edge_words(u, c.padding)
+    full = edge_words(u, np.ones(c.x.shape[0]))
     edges: tuple[Constant, ...] = ()
     if c.padded and c.pad_value != 0 and u.words > 1:
         edges = (Constant(f"{name}_edge", "uint32_t", np.array(edge, np.uint32)),)

@@ -37,7 +37,7 @@ def build(op: Op, name: str) -> Parts:
     flipped = np.zeros(channels, bool) if c.cut is None else c.cut.inverts[0]
     weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)[:, 0].reshape(channels, *kinds.valid.shape[1:])
     valid = kinds.valid.sum(axis=(1, 2))[:, None]
-    outside = c.pad_value * np.einsum("oyx,vyx->vo", weight.astype(np.int64), ~kinds.valid)
+    outside = c.padding * np.einsum("oyx,vyx->vo", weight.astype(np.int64), ~kinds.valid)
     wrong = np.einsum(
         "oyx,vyx->vo", (weight < 0).astype(np.int64), ~kinds.valid
     )  # taps outside, which read 0, are counted so often

@@ -82,7 +82,7 @@ def norm_types(op: NormSign) -> tuple[str, str]:
 
 
 def build_norm_sign(op: Op, name: str) -> Parts:
-    """rho per channel, or per channel and pixel; the flips of channels (gamma < 0, or a negated sign) as bits."""
+    """rho per channel, or per channel and pixel; as bits where gamma < 0, and which channels are negated."""
     assert isinstance(op, NormSign)
     c, h, w = op.x.shape
     rho = np.ascontiguousarray(np.broadcast_to(op.rho, (c, *op.rho.shape[1:])).reshape(c, -1))
@@ -91,6 +91,8 @@ def build_norm_sign(op: Op, name: str) -> Parts:
     u = unit(c)
     if falling.any():
         arrays.append(Constant(f"{name}_falling", u.c_type, pack_bits(np.ascontiguousarray(falling.T), u)))
+    if any(op.inverts):
+        arrays.append(Constant(f"{name}_inverts", u.c_type, pack_bits(np.array(op.inverts), u)))
     n = op.count
     squares, distance = norm_types(op)
     return Parts(
@@ -101,6 +103,7 @@ def build_norm_sign(op: Op, name: str) -> Parts:
             "count": n,
             "epsilon": float_literal(n * n * op.epsilon),
             "falls": bool(falling.any()),
+            "inverts": any(op.inverts),
             "per_pixel": rho.shape[1] > 1,
             "squares_type": squares,
             "distance_type": distance,

@@ -135,7 +135,8 @@ def build(op: Op, name: str) -> Parts:
     blocks = -(-o // 32)
     b = np.einsum("oyx,vyx->vo", by_tap, kinds.valid)
     v = channels * kinds.valid.sum(axis=(1, 2))[:, None]
-    outside = c.pad_value * np.einsum("oyx,vyx->vo", 2 * by_tap - channels, ~kinds.valid)
+    of_padding = np.tensordot(weight.astype(np.int64), c.padding, (1, 0)).reshape(by_tap.shape)
+    outside = np.einsum("oyx,vyx->vo", of_padding, ~kinds.valid)
     constants, params = epilogue(c, name)
     if c.cut is not None:
         level = c.cut.levels[kinds.cuts]
@@ -259,11 +260,18 @@ def work(op: Op) -> Mapping[str, float]:
 
 
 def worst(op: Op) -> Mapping[str, float]:
-    """The most that any input takes: every window as full as it may be before its unset inputs are added instead."""
+    """A bound for any input: windows inside the image as full as they may be before their unset inputs are added instead, the
+    others full, and every list one row too long for its last quad."""
     c = conv(op)
-    limit = unset_limit(c)
-    whole = work_at(c, limit / c.taps)
-    return {part: max(times, work_at(c, 1.0)[part]) for part, times in whole.items()}
+    windows = Windows.of(c)
+    rows_in, columns_in = windows.inside(0), windows.inside(1)
+    inside = int(rows_in.all(axis=1).sum() * columns_in.all(axis=1).sum())
+    blocks = -(-c.weight.shape[0] // 32)
+    rows = c.x.shape[0] * int(rows_in.sum()) * int(columns_in.sum()) - inside * (c.taps - unset_limit(c))
+    lists = len(rows_in) * int(columns_in.sum()) + (c.y.pixels if c.cut else 0)
+    quads = rows / 4 + lists
+    most = {"list": lists, "quad": quads, "carry": quads / 4 + 0.75 * lists}
+    return {**work_at(c, 1.0), **{part: times * blocks for part, times in most.items()}}
 
 
 def work_at(c: Conv, density: float) -> Mapping[str, float]:
@@ -315,5 +323,6 @@ KERNELS = (
         build,
         work,
         rows=not_turned,
+        worst=worst,
     ),
 )

@@ -97,13 +97,13 @@ class NormSign(Norm):
 
     With D = N x - sum x and V = N sum x^2 - (sum x)^2 over the N values normalised together, it is +1 where
     sign(gamma) * D >= rho * sqrt(V + N^2 epsilon), rho = -beta / |gamma|. `rho` [C or 1, H or 1, W or 1] is -inf or +inf where
-    gamma = 0; `falling` of the same shape says where gamma < 0.
+    gamma = 0; `falling` of the same shape says where gamma < 0. `inverts`, if not empty, says which channels are then negated.
     """
 
     rho: Floats
     falling: Array
     strict: bool = False
-    negate: bool = False
+    inverts: tuple[bool, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -123,7 +123,7 @@ class NormSign(Norm):
         d, root = self.parts(x)
         level = self.rho * root
         above = d.astype(np.float32) > level if self.strict else d.astype(np.float32) >= level
-        return np.where(above ^ self.negate, 1, -1)
+        return np.where(above ^ np.array(self.inverts or False).reshape(-1, 1, 1), 1, -1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

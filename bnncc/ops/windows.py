@@ -87,10 +87,10 @@ class Conv(Window):
     """Convolution; a dense layer is one whose kernel covers the whole input.
 
     Weights [O, C / groups, kh, kw] are int8 of -1 and +1, or float32. Binary weights take an integer input as
-    `mul * x - zero[c]`. Padding contributes `pad_value`: 0 is neither -1 nor +1, and such taps count for nothing. The
-    accumulator becomes a bit at once with `cut`, or a float32 with `steps`. `file_error` bounds how far the file's own float sum
-    can be from the accumulator, in its units; 0 where that is exact. Float weights lie in flash as `storage` says: "f32",
-    "f16", or "i8" times one of `scales` per output channel; `weight` holds their values, which these give without rounding.
+    `mul * x - zero[c]`. Padding contributes `pad_value`, its negative where x is negated: 0 is neither -1 nor +1, and such taps
+    count for nothing. The accumulator becomes a bit at once with `cut`, or a float32 with `steps`. `file_error` bounds how far the
+    file's own float sum can be from the accumulator, in its units; 0 where that is exact. Float weights lie in flash as `storage`
+    says: "f32", "f16", or "i8" times one of `scales` per output channel; `weight` holds their values, which these give without rounding.
 
     `order` says how the reference sums real values, which no result depends on but for rounding: "conv" as its Conv does,
     "packed" as its MatMul and Gemm do with constant weights, "rows" and "columns" as they do with weights computed in the
@@ -117,6 +117,11 @@ class Conv(Window):
     def binary(self) -> bool:
         """Whether the weights are -1 and +1."""
         return self.weight.dtype == np.int8
+
+    @property
+    def of_bits(self) -> bool:
+        """Whether weights and inputs are -1 and +1."""
+        return self.binary and self.x.elem is Elem.BIN
 
     @property
     def integer(self) -> bool:
@@ -149,12 +154,18 @@ class Conv(Window):
         of_groups = self.largest.reshape(self.groups, -1).sum(axis=1)
         return int(of_groups.max()) * self.taps_per_channel
 
+    @property
+    def padding(self) -> NDArray[np.int64]:
+        """What padding contributes in each input channel."""
+        return self.pad_value * self.x.signs.ravel()
+
     def terms(self, x: Array) -> Array:
         """What is summed, on the grid: int64 or float64."""
         if not self.integer:
             return self.spread(x.astype(np.float64), self.pad_value)
         zero = np.array(self.zero or 0, np.int64).reshape(-1, 1, 1)
-        return self.spread(self.mul * x.astype(np.int64) - zero, self.pad_value)
+        signs = self.x.signs
+        return self.spread((self.mul * x.astype(np.int64) - zero) * signs, self.pad_value) * signs
 
     def accumulate(self, v: Array) -> Array:
         """`start` and the sum of weight * v over each window of the grid `v`, in float64 (exact for integers below 2**53)."""

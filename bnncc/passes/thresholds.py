@@ -144,7 +144,7 @@ def norm_sign(
         rho=rho,
         falling=gamma < 0,
         strict=op.at_zero <= 0,
-        negate=op.negate,
+        inverts=(True,) * x.shape[0] if op.negate else (),
     )
 
 

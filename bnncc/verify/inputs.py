@@ -1,6 +1,7 @@
-"""Samples for verification: from a file, checked against the model, or random ones of the right type."""
+"""Samples for verification and calibration: from a file, checked against the model, or random ones of the right type."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ def load_inputs(path: Path, input_name: str) -> Array:
         return np.asarray(np.load(path, allow_pickle=False))
     except FileNotFoundError:
         raise UsageError.of(
-            "E0404", f"cannot read {path}: no such file", remedy="check the path given to --inputs"
+            "E0404", f"cannot read {path}: no such file", remedy="check the path of the samples"
         ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
         raise UsageError.of(
             "E0404",
             f"{path} is not a readable .npy or .npz ({e})",

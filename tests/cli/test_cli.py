@@ -63,7 +63,7 @@ def test_compile_writes_the_files_and_a_table(run, model, tmp_path):
     assert done.code == 0
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"small_net.h", "small_net.c", "small_net_weights.h", "model.h", "report.json"}
-    assert "binary_conv" in done.out
+    assert "sbs_conv" in done.out
     assert "estimated, zero wait states" in done.out
     assert "exact" in done.out
     assert "stack" in done.out
@@ -100,6 +100,34 @@ def test_verify_on_inputs_and_save(run, model, tmp_path):
     assert saved.files == [name]
     want = np.stack([session.run(None, {"x": sample[None]})[0] for sample in x])
     np.testing.assert_array_equal(saved[name].view(np.uint32), want.view(np.uint32))
+
+
+def test_calibration(run, model, tmp_path):
+    x = np.random.default_rng(1).integers(0, 256, (50, 2, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "typical.npz", x=x)
+    calibrate = ("--calibrate", tmp_path / "typical.npz")
+    done = run("compile", model, *calibrate, "-o", tmp_path / "out", "--dump", tmp_path / "dump")
+    assert done.code == 0, done.err
+    for word in ("in 50 samples", "% +1 before", "channels negated"):
+        assert word in done.out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["calibration"] == {"samples": 50}
+    layers = [r for r in report["layers"] if r["density"] is not None]
+    assert len(layers) == 2
+    assert all(0 < r["density"] <= r["density_before"] < 1 for r in layers)
+    assert sum(r["negated_channels"] for r in layers) > 0
+    assert report["totals"]["worst_cycles"] >= report["totals"]["cycles"]
+    assert "negated in" in next((tmp_path / "dump").glob("*make_ones_rare.txt")).read_text()
+    assert run("verify", model, *calibrate, "--samples", 3).code == 0
+    assert json.loads(run("measure", model, *calibrate, "--samples", 1, "--json").out)["mismatched_samples"] == 0
+
+
+def test_without_calibration_half_of_the_bits_are_taken_to_be_set(run, model, tmp_path):
+    done = run("compile", model, "-o", tmp_path)
+    assert "half of the inputs of each binary layer are taken to be +1" in done.out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["calibration"] is None
+    assert {r["density"] for r in report["layers"]} == {None, 0.5}
 
 
 def test_verify_in_the_simulator_as_json(run, model):
@@ -199,6 +227,18 @@ def test_usage_errors(run, model, tmp_path):
     usage(run, "verify", model, "--inputs", tmp_path / "pickled.npy", code="E0404")
     np.save(tmp_path / "shape.npy", np.zeros((3, 2, 8, 9), np.uint8))
     usage(run, "verify", model, "--inputs", tmp_path / "shape.npy", code="E0405")
+    for name, code in (("none.npz", "E0404"), ("bad.npz", "E0404"), ("pickled.npy", "E0404"), ("shape.npy", "E0405")):
+        usage(run, "compile", model, "--calibrate", tmp_path / name, code=code)
+    np.savez(tmp_path / "nothing.npz")
+    usage(run, "compile", model, "--calibrate", tmp_path / "nothing.npz", code="E0404")
+    np.savez(tmp_path / "empty.npz", x=np.zeros((0, 2, 8, 8), np.uint8))
+    usage(run, "compile", model, "--calibrate", tmp_path / "empty.npz", code="E0405")
+    np.savez(tmp_path / "nan.npz", x=np.full((1, 2, 8, 8), np.nan))
+    usage(run, "compile", model, "--calibrate", tmp_path / "nan.npz", code="E0406")
+    np.savez_compressed(tmp_path / "broken.npz", x=np.zeros((3, 2, 8, 8), np.uint8))
+    whole = (tmp_path / "broken.npz").read_bytes()
+    (tmp_path / "broken.npz").write_bytes(whole[:60] + bytes(20) + whole[80:])
+    usage(run, "compile", model, "--calibrate", tmp_path / "broken.npz", code="E0404")
     usage(run, "measure", model, "--target", "cortex-m4", "--board", "sim-cortex-m4", code="E0407")
     usage(run, "explain", "E9999", code="E0408")
     usage(run, "flash", model, "--board", "cortex-m4", code="E0409")

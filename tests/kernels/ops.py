@@ -181,6 +181,8 @@ def conv(
         extra |= real_weights(rng, (o, c // groups, *g["kernel"]))
     elif elem is Elem.BIN and "up" not in g:
         extra["pad_value"] = pick(rng, 0, 0, 1, -1)
+        if groups == 1 and rng.random() < 0.3:
+            x = replace(x, negated=tuple(np.flatnonzero(rng.random(c) < 0.5).tolist()))
     elif whole_numbers and elem is not Elem.BIN:
         one = int(rng.integers(-130, 300))
         zeros = {"none": (), "one": (one,) * c, "each": tuple(rng.integers(-130, 300, c).tolist())}
@@ -373,7 +375,7 @@ def norm_sign(rng: np.random.Generator) -> Op:
         rho=rho,
         falling=rng.random(constants) < pick(rng, 0.0, 0.5),
         strict=bool(rng.random() < 0.5),
-        negate=bool(rng.random() < 0.5),
+        inverts=pick(rng, (), tuple((rng.random(x.shape[0]) < 0.5).tolist())),
     )
 
 

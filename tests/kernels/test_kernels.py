@@ -114,7 +114,7 @@ def test_channel_counts_around_words(pad_value, tmp_path):
         for o in (10, 33, 48):
             op = conv(rng, Elem.BIN, c, o, same)
             op = type(op)(**{**op.__dict__, "pad_value": pad_value})
-            cases.append(Case(op, "binary_conv", (inputs(rng, op.x),)))
+            cases.append(Case(op, "binary_conv", tuple(inputs(rng, t) for t in op.inputs)))
     run_all(cases, HOST_CORE, tmp_path)
 
 
