@@ -3,7 +3,7 @@
  *
  *     #include "digits.h"
  *
- *     static digits_context context; // 144 bytes of working memory
+ *     static digits_context context; // 168 bytes of working memory
  *     static digits_input input[DIGITS_INPUT_COUNT]; // 1 x 6 x 6: channels x height x width
  *     digits_result result;
  *
@@ -32,10 +32,10 @@ typedef uint8_t digits_input;
 /* Working memory; the caller owns it, its contents mean nothing between runs. */
 typedef struct {
     union {
-        uint32_t u32[36];
-        int16_t i16[72];
-        uint8_t u8[144];
-        int8_t i8[144];
+        uint32_t u32[42];
+        int16_t i16[84];
+        uint8_t u8[168];
+        int8_t i8[168];
     } arena;
 } digits_context;
 

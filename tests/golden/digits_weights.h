@@ -1,18 +1,10 @@
 /* Constants of digits, included by digits.c alone: packed weights (bit 1 is +1), thresholds, float32 parameters. */
 
-/* 5 x 1, 20 bytes */
-static const uint32_t digits_step0_weights[5] = {
-    0x000001a5u, 0x000000ecu, 0x00000007u, 0x0000019au, 0x000000eau
-};
-
-/* 1 x 5, 10 bytes */
-static const int16_t digits_step0_levels[5] = {
-    -32, 17, 17, -95, 91
-};
-
-/* 1 x 1, 1 bytes */
-static const uint8_t digits_step0_inverts[1] = {
-    18
+/* 16 x 2, 128 bytes */
+static const uint32_t digits_step0_weights[32] = {
+    0x80208020u, 0x000001e1u, 0x80108010u, 0x00000119u, 0x7fef7fefu, 0x00000049u, 0x805f805fu, 0x0000013au, 0x805a805au, 0x00000151u, 0x00000000u, 0x00000000u,
+    0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u,
+    0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u, 0x00000000u
 };
 
 /* 4 x 3, 48 bytes */
