@@ -18,9 +18,10 @@ from tests.kernels.ops import MAKERS, conv, inputs, tensor, whole
 
 HOST_CORE = cores()["cortex-m4"]
 APPLICATION = (Elem.U8, Elem.I8, Elem.F32)  # what a network's input can be
-READS_INPUT = [k for k in MAKERS if k not in ("binary_conv", "binary_dense", "grouped_conv", "bit_pool")]
+OF_BITS = ("binary_conv", "sbs_conv", "binary_dense", "grouped_conv", "depthwise_conv", "bit_pool")
+READS_INPUT = [k for k in MAKERS if k not in OF_BITS]
 READS_INPUT = [k for k in READS_INPUT if k not in ("concat_bits", "move_pixels")]
-OVERWRITES = [k for k in MAKERS if k.endswith(("conv", "dense", "_pool"))] + ["combine", "map"]
+OVERWRITES = [k for k in MAKERS if k.endswith(("conv", "dense", "_pool")) and k != "pair_conv"] + ["combine", "map"]
 
 
 def case(rng, kernel, *, small=False, layout=""):
