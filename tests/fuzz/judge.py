@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ SAMPLES = 4
 TOO_MUCH = 30_000_000  # multiplications of a sample; beyond, numpy would take too long
 CLOSE = 1e-2  # of the largest value: what rounding may do where the contract is not equality
 
+BY_ROUNDING = "compiled, the file is decided by its rounding"
 DEFECTS = ("E0000", "E0309", "E0310")  # codes that say themselves that bnncc is wrong
 
 
@@ -97,7 +98,7 @@ def compared(compiled: bnncc.Compiled, outcome: Outcome, *, verify: bool) -> Non
     try:
         outcome.kind = compare(compiled)
         if verify:
-            judge_c(compiled)
+            judge_c(compiled, by_rounding=outcome.kind == BY_ROUNDING)
             outcome.kind += ", the C verified"
     except Wrong as e:
         outcome.finding_of(e.kind, e.kind, e.detail)
@@ -157,7 +158,7 @@ def compare(compiled: bnncc.Compiled) -> str:
         if overflows(imported.given, imported.input_name, inputs):
             return "compiled, the file overflows float32"
         if e.kind == "meaning: not close" and unstable(compiled, inputs, given):
-            return "compiled, the file is decided by its rounding"
+            return BY_ROUNDING
         raise
     return "compiled, equal" if all(s.op.exact for s in program.steps) else "compiled, close"
 
@@ -214,7 +215,7 @@ def steps_of(program: Program) -> Iterator[Step | Operand]:
 def unstable(compiled: bnncc.Compiled, inputs: np.ndarray, given: dict[str, np.ndarray]) -> bool:
     """Whether the file's own outputs move as far when its real parameters change by their last digits.
 
-    Only parameters of several magnitudes change: neither signs nor thresholds at zero.
+    Only parameters of several magnitudes change, or so large that sums with them are rounded: no signs, no small thresholds.
     """
     imported, outputs = compiled.imported, compiled.program.graph.outputs
     rng = np.random.default_rng(0)
@@ -225,7 +226,7 @@ def unstable(compiled: bnncc.Compiled, inputs: np.ndarray, given: dict[str, np.n
         for t in (*model.graph.initializer, *constants):
             if t.data_type == onnx.TensorProto.FLOAT:
                 v = onnx.numpy_helper.to_array(t)
-                if len(np.unique(np.abs(v))) > 2:
+                if len(np.unique(np.abs(v))) > 2 or (np.abs(v) >= 2.0**20).any():
                     moved = (v * (1 + rng.choice([-1, 1], v.shape) * 2.0**-22)).astype(np.float32)
                     t.CopyFrom(onnx.numpy_helper.from_array(moved, t.name))
         other, _ = run(model, imported.input_name, inputs, outputs)
@@ -258,13 +259,16 @@ def run(model: Any, name: str, inputs: np.ndarray, outputs: Any) -> tuple[dict[s
     return {n: np.stack([r[k] for r in rows]) for k, n in enumerate(names)}, ""
 
 
-def judge_c(compiled: bnncc.Compiled) -> None:
-    """The C under the sanitizers beside onnxruntime, by the contract. Raises Wrong and BnnccError."""
+def judge_c(compiled: bnncc.Compiled, *, by_rounding: bool = False) -> None:
+    """The C under the sanitizers beside onnxruntime, by the contract. Raises Wrong and BnnccError.
+
+    by_rounding: of the file, so that any number of samples may be left out.
+    """
     with unlimited():
         assert compiled.report["layers"]
         harness.OPTIMIZATION = "-O0"  # builds twice as fast
         verdict = compiled.verify(samples=SAMPLES)
-    if not verdict.ok:
+    if not (replace(verdict, left_out=0) if by_rounding else verdict).ok:
         raise Wrong("verification", str(verdict))
 
 
