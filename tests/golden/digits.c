@@ -296,7 +296,7 @@ static int32_t digits_step1_gather(const uint8_t *restrict x, int32_t y0, int32_
 
 /* Step 1: MatMul_10 (MatMul)
  * bin 3x3x5 -> i8 1x1x4; kernel binary_conv
- * 180 MACs, 48 bytes of constants, about 626 cycles (compiler's estimate, zero wait states) */
+ * 180 MACs, 48 bytes of constants, about 625 cycles (compiler's estimate, zero wait states) */
 static void digits_step1(const uint8_t *restrict x, int8_t *restrict y, uint32_t *restrict patch)
 {
     for (int32_t oy = 0; oy < 1; oy++) {
