@@ -17,11 +17,15 @@ from tests.nets import Net, finish, random_net, small_net
 
 @pytest.fixture(scope="module")
 def compiled() -> bnncc.Compiled:
+    return padded_net("binary_conv")
+
+
+def padded_net(kernel: str) -> bnncc.Compiled:
     """Two binary layers, the second with zero padding and a threshold, then logits."""
     net, x = small_net()
     x = net.node("Conv", x, net.weight((12, 9, 3, 3)), pads=[1, 1, 1, 1])
     net = finish(net, net.sign(net.batch_norm(x), "ge_where"))
-    return bnncc.compile(net.model(), name="net")
+    return bnncc.compile(net.model(), name="net", kernel=kernel)
 
 
 def mutated(compiled: bnncc.Compiled, file: str, change: Callable[[str], str]) -> bnncc.Compiled:
@@ -76,6 +80,25 @@ def test_a_mutation_fails(mutation: str, compiled: bnncc.Compiled) -> None:
     v = mutated(compiled, file, change).verify(samples=24)
     assert not v.ok
     assert sum(s.mismatches for s in v.steps) > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        (
+            "net_weights.h",
+            array("net_step1_weights", r"0x(0{4}[0-9a-f]{3}[1-9a-f])u", lambda m: f"0x{int(m[1], 16) ^ 1:08x}u"),
+        ),
+        ("net_weights.h", array("net_step1_start", r"0x([0-9a-f]{8})u", lambda m: f"0x{int(m[1], 16) ^ 4095:08x}u")),
+        ("net.c", lambda t: t.replace("if ((total & 1) != 0)", "if ((total & 1) == 0)")),
+        ("net.c", lambda t: t.replace("from = unset;", "from = columns;")),
+    ],
+    ids=["a weight", "a threshold", "parity", "unset inputs"],
+)
+def test_a_mutation_of_sparse_counting_fails(file: str, change: Callable[[str], str]) -> None:
+    compiled = padded_net("sbs_conv")
+    assert compiled.verify(samples=24).ok
+    assert not mutated(compiled, file, change).verify(samples=24).ok
 
 
 def test_the_step_at_fault_is_named(compiled: bnncc.Compiled) -> None:
