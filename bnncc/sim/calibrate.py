@@ -131,7 +131,9 @@ def fit(all_samples: Sequence[Sample], kernel: str) -> Fit:
     values = non_negative_least_squares(work / cycles[:, None] / scale, np.ones(len(samples))) / scale
     rounded = [float(f"{v:.3g}") for v in values]
     own = np.array([s.kernel == kernel for s in samples])
-    used = {part for s in samples if s.kernel == kernel for part in s.work}
+    used = {
+        part for s in samples if s.kernel == kernel for part in s.work if "." not in part
+    }  # those are another kernel's
     coefficients = {part: value for part, value in zip(parts, rounded, strict=True) if part in used}
     return Fit(coefficients, (work @ np.array(rounded) / cycles - 1)[own])
 
