@@ -201,7 +201,9 @@ def step_comment(step: Step) -> str:
     lines.append(f" * {macs}{step.flash_bytes} bytes of constants, {cost}")
     conv = op.conv if isinstance(op, Streamed) else op
     if isinstance(conv, Conv) and step.cost.worst is not None:
-        lines.append(f" * with {100 * conv.density:.3g} % of the input bits set; at most {step.cost.worst:.0f} for any input")
+        lines.append(
+            f" * with {100 * conv.density:.3g} % of the input bits set; at most {step.cost.worst:.0f} for any input"
+        )
     lines[-1] += " */"
     return "\n".join(lines)
 

@@ -118,7 +118,15 @@ def test_every_kernel_is_complete() -> None:
 
 
 def test_every_core_has_its_costs_and_machines() -> None:
-    assert set(cores()) == {"cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"}
+    assert set(cores()) == {
+        "cortex-m0",
+        "cortex-m0plus",
+        "cortex-m3",
+        "cortex-m4",
+        "cortex-m7",
+        "cortex-m33",
+        "cortex-m55",
+    }
     for core in cores().values():
         assert core.machines
         assert set(core.cost) == {k.name for k in KERNELS if not lacking(k, core)}

@@ -488,7 +488,9 @@ def test_a_core_whose_cycles_are_not_modelled(run, model, tmp_path):
     done = run("compile", model, "--target", "cortex-m55", "-o", tmp_path / "out")
     assert done.code == 0
     assert said in done.out
-    totals = json.loads(run("compile", model, "-t", "cortex-m55", "-o", tmp_path / "out", "--json").out)["report"]["totals"]
+    totals = json.loads(run("compile", model, "-t", "cortex-m55", "-o", tmp_path / "out", "--json").out)["report"][
+        "totals"
+    ]
     assert (totals["cycles"], totals["cycle_model"]) == (None, None)
     assert totals["instructions"] > 0
     done = run("measure", model, "--target", "cortex-m55", "--samples", 2)

@@ -191,4 +191,9 @@ def test_no_warnings_with(compiler, tmp_path):
 def test_in_the_simulator(core, tmp_path):
     """Two ops a kernel on each core; the M0 and M0+ machines fault on Thumb-2 and on unaligned access."""
     rng = np.random.default_rng([3, *core.encode()])
-    run_all([case(rng, kernel, small=True) for kernel in able(cores()[core]) for _ in range(2)], cores()[core], tmp_path, sim=True)
+    run_all(
+        [case(rng, kernel, small=True) for kernel in able(cores()[core]) for _ in range(2)],
+        cores()[core],
+        tmp_path,
+        sim=True,
+    )
