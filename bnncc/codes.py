@@ -189,6 +189,11 @@ CODES: dict[str, tuple[str, str]] = {
         "no such benchmark",
         "bench takes the layers and the kernels that its own table names; a kernel runs only on layers that it can do.",
     ),
+    "E0413": (
+        "cycles are not modelled for this core",
+        "The core has no timing rules, as for the Cortex-M55, whose pipeline and vector unit overlap instructions in ways that "
+        "Arm does not publish. Instructions are counted all the same, and the compiler's estimates are instructions too.",
+    ),
     "E0411": (
         "no such function in the program",
         "--symbol takes a function's name as it stands in the program's symbol table: a static function that was inlined "

@@ -83,7 +83,7 @@ def kernels_text(program: Program) -> str:
         lines.append(f"step {s.index} {type(s.op).__name__} from {', '.join(s.op.origin)}: {s.kernel}\n")
         lines += [
             f"    {c.kernel}: "
-            + (f"refused, {c.refusal}" if c.cycles is None else f"about {c.cycles:.0f} cycles")
+            + (f"refused, {c.refusal}" if c.estimate is None else f"about {c.estimate:.0f} {s.cost.unit}")
             + "\n"
             for c in s.considered
         ]

@@ -196,13 +196,13 @@ def step_comment(step: Step) -> str:
     else:
         lines.append(f" * kernel {step.kernel}")
     macs = f"{step.cost.macs} MACs, " if step.cost.macs else ""
-    lines.append(
-        f" * {macs}{step.flash_bytes} bytes of constants, about {step.cost.cycles:.0f} cycles (compiler's estimate, zero wait states)"
-    )
+    note = ", zero wait states" if step.cost.unit == "cycles" else "; cycles are not modelled for this core"
+    cost = f"about {step.cost.estimate:.0f} {step.cost.unit} (compiler's estimate{note})"
+    lines.append(f" * {macs}{step.flash_bytes} bytes of constants, {cost}")
     conv = op.conv if isinstance(op, Streamed) else op
-    if isinstance(conv, Conv) and step.cost.worst_cycles is not None:
+    if isinstance(conv, Conv) and step.cost.worst is not None:
         lines.append(
-            f" * with {100 * conv.density:.3g} % of the input bits set; at most {step.cost.worst_cycles:.0f} for any input"
+            f" * with {100 * conv.density:.3g} % of the input bits set; at most {step.cost.worst:.0f} for any input"
         )
     lines[-1] += " */"
     return "\n".join(lines)
@@ -250,7 +250,8 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     used = [w for w in ("differing", "differing_masked", "rounded", "fold", "decide", "half") if f"{name}_{w}(" in body]
     used += [w for w in ("MULTIPLY_ADD", "MDFA") if f"{upper}_{w}(" in body]
     used += ["NOINLINE"] * (f"{upper}_NOINLINE" in body)
-    used += [w for w in ("count", "unpack", "list_down", *(f"sums{k}" for k in range(3, 7))) if f"{name}_{w}(" in body]
+    counting = ("count", "unpack", "count_vector", "unpack_vector", "list_down", *(f"sums{k}" for k in range(3, 7)))
+    used += [w for w in counting if f"{name}_{w}(" in body]
     helpers = env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables)
     constants = [c for s in program.steps for c in s.parts.constants]
     shared = {
@@ -262,6 +263,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         "threshold": float_literal(program.exits.threshold) if program.exits else "",
         "has_class": has_class(program),
         "steps": program.steps,
+        "unit": program.steps[0].cost.unit,
         "arena_bytes": program.arena_bytes,
         "arena_bound": program.arena_bound,
         "flash_bytes": program.flash_bytes,

@@ -89,15 +89,20 @@ def decide(output: Output, k: int, *, last: bool) -> Decide:
 Excluded = Mapping[tuple[str, str], str]  # why a step, by its output, is not to be done by a kernel
 
 
+def lacking(kernel: Kernel, core: Core) -> str:
+    """What the core lacks for the kernel, "" if nothing."""
+    return f"{core.name} has no vector extension" if kernel.mve and not core.mve else ""
+
+
 def choose(op: Op, core: Core, forced: str | None, excluded: Excluded) -> tuple[Kernel, tuple[Choice, ...]]:
     """The cheapest kernel that does not refuse the op, and what was considered."""
     considered: list[Choice] = []
     for k in KERNELS:
         if type(op) in k.ops:
-            refusal = excluded.get((op.y.name, k.name)) or k.refuses(op)
-            considered.append(Choice(k.name, None if refusal else k.cycles(op, core.cost), refusal))
-    able = [c for c in considered if c.cycles is not None]
-    best = next((c for c in able if c.kernel == forced), None) or min(able, key=lambda c: c.cycles or 0.0)
+            refusal = excluded.get((op.y.name, k.name)) or lacking(k, core) or k.refuses(op)
+            considered.append(Choice(k.name, None if refusal else k.estimate(op, core.cost), refusal))
+    able = [c for c in considered if c.estimate is not None]
+    best = next((c for c in able if c.kernel == forced), None) or min(able, key=lambda c: c.estimate or 0.0)
     return next(k for k in KERNELS if k.name == best.kernel), tuple(considered)
 
 
@@ -119,8 +124,10 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
             scratch=(*conv.parts.scratch, rows),
         )
         times = op.then.y.pixels // op.on_row.y.pixels
-        of_then, worst = then.cost.cycles * times, conv.cost.worst_cycles
-        cost = Cost(conv.cost.macs, conv.cost.cycles + of_then, None if worst is None else worst + of_then)
+        of_then, worst = then.cost.estimate * times, conv.cost.worst
+        cost = replace(
+            conv.cost, estimate=conv.cost.estimate + of_then, worst=None if worst is None else worst + of_then
+        )
         return replace(conv, op=op, parts=parts, cost=cost, then=then, reason=real_reason(op))
     kernel, considered = choose(op, core, forced, excluded)
     return Step(
@@ -131,8 +138,9 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
         kernel.build(op, function),
         Cost(
             op.macs if isinstance(op, Conv) else 0,
-            kernel.cycles(op, core.cost),
-            kernel.worst_cycles(op, core.cost),
+            kernel.estimate(op, core.cost),
+            core.unit,
+            kernel.worst_estimate(op, core.cost),
         ),
         considered,
         reason=real_reason(op),

@@ -52,14 +52,16 @@ def tensor_buffer(tensor: Tensor, first: int, last: int) -> Buffer:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a kernel will take: multiply-accumulates of the layer and estimated cycles at zero wait states.
+    """What a kernel will take: multiply-accumulates of the layer, and an estimate in `unit`: cycles at zero wait states, or
+    instructions.
 
-    `worst_cycles` are those for the worst data, None where the data do not matter.
+    `worst` is that for the worst data, None where the data do not matter.
     """
 
     macs: int
-    cycles: float
-    worst_cycles: float | None = None
+    estimate: float
+    unit: str
+    worst: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel that was considered for a step: its estimated cycles, or why it was refused."""
+    """A kernel that was considered for a step: its estimate in the unit of the step's cost, or why it was refused."""
 
     kernel: str
-    cycles: float | None
+    estimate: float | None
     refusal: str = ""
 
 

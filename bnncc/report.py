@@ -16,6 +16,12 @@ from bnncc.tensor import Op
 CYCLE_MODEL = "estimated, zero wait states"
 
 
+def figures(estimate: float | None, unit: str, prefix: str = "") -> dict[str, int | None]:
+    """An estimate under the name of its unit, null under the other's."""
+    names = ("cycles", "instructions")
+    return {f"{prefix}{n}": None if estimate is None or n != unit else round(estimate) for n in names}
+
+
 def near(op: Op) -> int:
     """Channels in which the file's own inexact float sum may decide a bit otherwise than the canonical form."""
     return op.cut.near if isinstance(op, Conv | Threshold) and op.cut else 0
@@ -48,10 +54,6 @@ def density(op: Op, calibration: Calibration | None) -> dict[str, Any]:
     }
 
 
-def rounded(cycles: float | None) -> int | None:
-    return None if cycles is None else round(cycles)
-
-
 def row(program: Program, step: Step, calibration: Calibration | None) -> dict[str, Any]:
     op = step.op.conv if isinstance(step.op, Streamed) else step.op
     return {
@@ -67,15 +69,16 @@ def row(program: Program, step: Step, calibration: Calibration | None) -> dict[s
         "flash_bytes": step.flash_bytes,
         "scratch_bytes": step.parts.scratch_bytes,
         "ram_bytes": load(program, step),
-        "cycles": round(step.cost.cycles),
-        "worst_cycles": rounded(step.cost.worst_cycles),
+        **figures(step.cost.estimate, step.cost.unit),
+        **figures(step.cost.worst, step.cost.unit, "worst_"),
         **density(op, calibration),
         "exact": step.op.exact,
         "sum_tolerance": sum_tolerance(op),
         "real_valued": step.reason or None,
         "channels_near_file_rounding": near(op),
         "considered": [
-            {"kernel": c.kernel, "cycles": rounded(c.cycles), "refused": c.refusal or None} for c in step.considered
+            {"kernel": c.kernel, **figures(c.estimate, step.cost.unit), "refused": c.refusal or None}
+            for c in step.considered
         ],
     }
 
@@ -128,9 +131,9 @@ def make_report(compiled: Artifact) -> dict[str, Any]:
         "layers": [row(program, s, compiled.calibration) for s in program.steps],
         "totals": {
             "macs": sum(s.cost.macs for s in program.steps),
-            "cycles": round(sum(s.cost.cycles for s in program.steps)),
-            "worst_cycles": round(sum(s.cost.worst_cycles or s.cost.cycles for s in program.steps)),
-            "cycle_model": CYCLE_MODEL,
+            **figures(sum(s.cost.estimate for s in program.steps), target.core.unit),
+            **figures(sum(s.cost.worst or s.cost.estimate for s in program.steps), target.core.unit, "worst_"),
+            "cycle_model": CYCLE_MODEL if target.core.timing else None,
             "constant_bytes": program.flash_bytes,
             "code_bytes": size["code_bytes"],
             "library_bytes": size["library_bytes"],

@@ -25,7 +25,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Core:
-    """A processor core. `flags` go to gcc; `cost` holds the coefficients of each kernel's cycle estimate."""
+    """A processor core. `flags` go to gcc; `cost` holds the coefficients of each kernel's estimate, in `unit`."""
 
     name: str
     title: str
@@ -35,6 +35,12 @@ class Core:
     machines: tuple[Machine, ...]  # tried in order: the first one large enough runs the program
     timing: dict[str, Any] = field(hash=False)
     cost: dict[str, Any] = field(hash=False)
+    mve: bool = False  # the vector extension, Helium
+
+    @property
+    def unit(self) -> str:
+        """What is estimated: cycles, or instructions on a core whose cycles are not modelled."""
+        return "cycles" if self.timing else "instructions"
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,16 @@ class Target:
         return self.board.name if self.board else self.core.name
 
     def flash(self, wait_states: int | None) -> Flash | None:
-        """The board's flash, or one with as many wait states as given; None if there are none to count."""
+        """The board's flash, or one with as many wait states as given; None if there are none to count.
+
+        Raises UsageError E0413 if wait states are given and the core's cycles are not modelled.
+        """
+        if wait_states and not self.core.timing:
+            raise UsageError.of(
+                "E0413",
+                f"the cycles of {self.core.name} are not modelled, so neither is waiting for flash",
+                remedy="leave --wait-states out: instructions are counted",
+            )
         flash = self.board.flash if self.board else None
         if wait_states is not None:
             flash = replace(flash or Flash(0, PLAIN_FLASH_LINE), wait_states=wait_states)
@@ -122,6 +137,7 @@ def cores() -> dict[str, Core]:
             machines=machines,
             timing=d.get("timing", {}),
             cost=d.get("cost", {}),
+            mve=d.get("mve", False),
         )
     return found
 

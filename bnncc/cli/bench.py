@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from bnncc.cli.options import Json, Target
-from bnncc.cli.show import console, print_json, print_table, progress
+from bnncc.cli.show import NOT_MODELLED, console, print_json, print_table, progress
 from bnncc.errors import UsageError
 from bnncc.kernels import KERNELS
 from bnncc.sim.bench import SHAPES, Row, plan_rows, run
@@ -34,7 +34,7 @@ def bench_command(
     core = find_target(target).core
     shapes = [s for s in SHAPES if s.name in known(shape, [s.name for s in SHAPES], "--shape")]
     kernels = known(kernel, [k.name for k in KERNELS], "--kernel") if kernel else []
-    wanted = list(plan_rows(shapes, kernels))
+    wanted = list(plan_rows(shapes, kernels, core))
     if not wanted:
         raise UsageError.of(
             "E0412",
@@ -49,7 +49,7 @@ def bench_command(
     if json:
         print_json([as_dict(r, target) for r in rows])
     else:
-        show(rows, target, Timing.of(core).statement)
+        show(rows, target, Timing.of(core))
 
 
 def known(given: Sequence[str] | None, names: Sequence[str], option: str) -> Sequence[str]:
@@ -69,8 +69,8 @@ def as_dict(r: Row, target: str) -> dict[str, Any]:
         "macs": r.macs,
         "instructions": r.instructions,
         "cycles": r.cycles,
-        "mac_per_cycle": round(r.mac_per_cycle, 3),
-        "predicted_cycles": r.predicted_cycles,
+        "mac_per_cycle": r.cycles and round(r.macs / r.cycles, 3),
+        "predicted_cycles" if r.cycles else "predicted_instructions": r.predicted,
         "scratch_bytes": r.scratch_bytes,
         "stack_bytes": r.stack_bytes,
         "flash_bytes": r.flash_bytes,
@@ -78,19 +78,20 @@ def as_dict(r: Row, target: str) -> dict[str, Any]:
     }
 
 
-def show(rows: Sequence[Row], target: str, model: str) -> None:
-    columns = ("shape", "kernel", "density", "instructions", "cycles", "MAC/cycle", "predicted", "scratch", "stack")
+def show(rows: Sequence[Row], target: str, timing: Timing | None) -> None:
+    spent = ("cycles", "MAC/cycle") if timing else ("MAC/instruction",)
+    columns = ("shape", "kernel", "density", "instructions", *spent, "predicted", "scratch", "stack", "flash", "code")
     print_table(
-        f"{target}: cycles {model}",
-        [(c, "left" if c in ("shape", "kernel") else "right") for c in (*columns, "flash", "code")],
+        f"{target}: {f'cycles {timing.statement}' if timing else NOT_MODELLED}",
+        [(c, "left" if c in ("shape", "kernel") else "right") for c in columns],
         [
             (
                 r.shape,
                 r.kernel,
                 "" if r.density is None else f"{r.density:g}",
                 f"{r.instructions:,}",
-                f"{r.cycles:,}",
-                f"{r.mac_per_cycle:.2f}",
+                *([f"{r.cycles:,}"] if r.cycles else []),
+                f"{r.macs / r.spent:.2f}",
                 f"{r.error:+.1%}",
                 r.scratch_bytes,
                 r.stack_bytes,
@@ -102,6 +103,6 @@ def show(rows: Sequence[Row], target: str, model: str) -> None:
     )
     errors = np.abs([r.error for r in rows])
     console.print(
-        f"Outputs checked. Prediction against estimate: {errors.mean():.1%} on average, {errors.max():.1%} at most. MACs are nominal: "
+        f"Outputs checked. Prediction's error: {errors.mean():.1%} on average, {errors.max():.1%} at most. MACs are nominal: "
         "padded ones count. scratch, stack, flash (constants) and code in bytes."
     )

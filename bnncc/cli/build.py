@@ -20,7 +20,15 @@ from bnncc.cli.options import (
     Target,
     compiled,
 )
-from bnncc.cli.show import console, diagnostics_json, print_diagnostics, print_json, print_table, shortened
+from bnncc.cli.show import (
+    NOT_MODELLED,
+    console,
+    diagnostics_json,
+    print_diagnostics,
+    print_json,
+    print_table,
+    shortened,
+)
 from bnncc.compiler import Compiled
 from bnncc.errors import Diagnostic
 
@@ -114,7 +122,10 @@ def size_warnings(done: Compiled) -> list[Diagnostic]:
 
 def print_report(report: dict[str, Any]) -> None:
     """One row a layer, then the totals."""
-    varies = any(r["worst_cycles"] for r in report["layers"])
+    t = report["totals"]
+    unit = "cycles" if t["cycle_model"] else "instructions"
+    model = t["cycle_model"] or f"estimated; {NOT_MODELLED}"
+    varies = any(r[f"worst_{unit}"] for r in report["layers"])
     rows = [
         (
             r["step"],
@@ -123,8 +134,8 @@ def print_report(report: dict[str, Any]) -> None:
             r["macs"] or None,
             r["flash_bytes"],
             r["ram_bytes"],
-            r["cycles"],
-            *([r["worst_cycles"]] if varies else []),
+            r[unit],
+            *([r[f"worst_{unit}"]] if varies else []),
             "exact" if r["exact"] else "close",
         )
         for r in report["layers"]
@@ -136,13 +147,12 @@ def print_report(report: dict[str, Any]) -> None:
         ("MACs", "right"),
         ("flash", "right"),
         ("RAM", "right"),
-        ("cycles", "right"),
+        (unit, "right"),
         *([("worst", "right")] if varies else []),
         ("result", "left"),
     ]
-    t = report["totals"]
     title = f"{report['name']} for {report['target']}"
-    print_table(title, columns, rows, f"flash and RAM in bytes; cycles {t['cycle_model']}, predicted by the compiler")
+    print_table(title, columns, rows, f"flash and RAM in bytes; {unit} {model}, predicted by the compiler")
     code = (
         "unknown without arm-none-eabi-gcc"
         if t["code_bytes"] is None
@@ -158,11 +168,11 @@ def print_report(report: dict[str, Any]) -> None:
         f"RAM    {t['ram_bytes']:,} bytes: context {t['context_bytes']:,} (arena {t['arena_bytes']:,}, "
         f"lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}",
         f"stack  at worst {stack}",
-        f"work   {t['macs']:,} MACs, about {t['cycles']:,} cycles ({t['cycle_model']}){milliseconds(report)}",
+        f"work   {t['macs']:,} MACs, about {t[unit]:,} {unit} ({model}){milliseconds(report)}",
     ]
     if varies:
         lines.append(
-            f"worst  about {t['worst_cycles']:,} cycles, whatever the data: some kernels take longer the more bits are set"
+            f"worst  about {t[f'worst_{unit}']:,} {unit}, whatever the data: some kernels take longer the more bits are set"
         )
     if report["calibration"] is None and any(r["density"] for r in report["layers"]):
         lines.append(
@@ -212,7 +222,7 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def milliseconds(report: dict[str, Any]) -> str:
-    if report["board"] is None:
+    if report["board"] is None or report["totals"]["cycles"] is None:
         return ""
     clock = report["board"]["clock_hz"]
     return f", {1e3 * report['totals']['cycles'] / clock:.3g} ms at {clock / 1e6:g} MHz"

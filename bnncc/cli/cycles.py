@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bnncc.cli.options import Json, Target, WaitStates
-from bnncc.cli.show import console, print_json, print_table
+from bnncc.cli.show import NOT_MODELLED, console, print_json, print_table
 from bnncc.sim.profile import Profile, Row, profile
 from bnncc.target import find_target
 
@@ -40,7 +40,9 @@ def as_dict(found: Profile, program: Path, target: str, symbol: str | None) -> d
     """Everything that was counted."""
 
     def figures(part: Row | Profile, *, per_call: bool = False) -> dict[str, float]:
-        out: dict[str, float] = {"instructions": part.instructions, "cycles": part.cycles}
+        out: dict[str, float] = {"instructions": part.instructions}
+        if found.model:
+            out["cycles"] = part.cycles
         if found.waiting:
             out["waiting_cycles"] = part.cycles + part.waited
         if per_call and found.calls:
@@ -83,24 +85,28 @@ def show(found: Profile, program: Path, symbol: str | None) -> None:
         line(f"{symbol} was not called")
         return
     waiting = found.waiting
-    total = max(found.cycles + found.waited, 1)
+
+    def share(part: Row | Profile) -> int:
+        return part.cycles + part.waited if found.model else part.instructions
+
     rows = [
         (
             r.name,
             r.calls,
             r.instructions,
-            r.cycles,
+            *([r.cycles] if found.model else []),
             *([r.cycles + r.waited] if waiting else []),
-            f"{100 * (r.cycles + r.waited) / total:.1f}",
+            f"{100 * share(r) / max(share(found), 1):.1f}",
         )
         for r in found.rows
     ]
-    headings = ["calls", "instructions", "cycles", *(["with waits"] if waiting else []), "%"]
+    cycle_headings = ["cycles"] * bool(found.model) + ["with waits"] * bool(waiting)
+    headings = ["calls", "instructions", *cycle_headings, "%"]
     what = f"{symbol} and what it calls, in {program.name}" if symbol else program.name
-    caption = f"each function without what it calls; cycles {found.model}"
+    caption = "each function without what it calls" + (f"; cycles {found.model}" if found.model else "")
     caption += f"; with waits: {waiting}" if waiting else ""
     print_table(what, [("function", "left"), *((h, "right") for h in headings)], rows, caption)
-    figures = [("cycles", found.model)] + ([("waiting_cycles", waiting)] if waiting else [])
+    figures = [(key, label) for key, label in (("cycles", found.model), ("waiting_cycles", waiting)) if label]
     summary = as_dict(found, program, "", symbol)
     if symbol:
         line(f"{symbol}: {found.calls:,} calls from outside; a call takes with all that it calls")
@@ -113,3 +119,5 @@ def show(found: Profile, program: Path, symbol: str | None) -> None:
     line(f"instructions {found.instructions:,}, counted exactly on {machine(found)}")
     for key, label in figures:
         line(f"cycles {summary[key]:,}, {label}")
+    if not found.model:
+        line(NOT_MODELLED)

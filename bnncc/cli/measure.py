@@ -26,7 +26,7 @@ from bnncc.cli.options import (
     WaitStates,
     compiled,
 )
-from bnncc.cli.show import console, print_diagnostics, print_json, print_table, shortened
+from bnncc.cli.show import NOT_MODELLED, console, print_diagnostics, print_json, print_table, shortened
 from bnncc.compiler import Compiled
 from bnncc.errors import UsageError
 from bnncc.sim.measure import Measurement, measure
@@ -124,30 +124,34 @@ def as_dict(
         "mismatched_samples": verdict.mismatched_samples,
         "judged": verdict.judged,
     }
-    steps = [
-        {"step": s.index, "origin": list(s.op.origin), "kernel": s.kernel, "predicted_cycles": round(s.cost.cycles)}
+    predicted = f"predicted_{done.target.core.unit}"
+    steps: list[dict[str, Any]] = [
+        {"step": s.index, "origin": list(s.op.origin), "kernel": s.kernel, predicted: round(s.cost.estimate)}
         for s in done.program.steps
     ]
     if measured:
-        for s, i, c, w in zip(steps, measured.instructions.T, measured.cycles.T, measured.waited.T, strict=False):
+        for k, s in enumerate(steps):
+            i, c, w = measured.instructions[:, k], measured.estimates[:, k], measured.waited[:, k]
             ran = i > 0
             s["runs"] = int(ran.sum())
             s["instructions"] = int(i[ran].mean()) if ran.any() else 0
             s["instructions_max"] = int(i.max())
-            s["cycles"] = int(c[ran].mean()) if ran.any() else 0
-            s["cycles_max"] = int(c.max())
+            if measured.model:
+                s["cycles"] = int(c[ran].mean()) if ran.any() else 0
+                s["cycles_max"] = int(c.max())
             if measured.waiting:
                 s["waiting_cycles"] = int((c + w)[ran].mean()) if ran.any() else 0
         out |= {
             "machine": f"QEMU {measured.machine}" + (f" ({measured.note})" if measured.note else ""),
             "cycle_model": measured.model,
             "instructions": spread(measured.run_instructions),
-            "cycles": spread(measured.run_cycles),
             "stack_bytes": measured.stack_bytes,
         }
-        if measured.waiting:
-            waiting = measured.run_cycles + measured.waited.sum(axis=1)
-            out["waiting"] = {"cycle_model": measured.waiting, "cycles": spread(waiting)}
+        if measured.run_cycles is not None:
+            out["cycles"] = spread(measured.run_cycles)
+            if measured.waiting:
+                waiting = measured.run_cycles + measured.waited.sum(axis=1)
+                out["waiting"] = {"cycle_model": measured.waiting, "cycles": spread(waiting)}
     if on_board:
         out["board"] = {
             "name": on_board.hello.name,
@@ -184,10 +188,9 @@ def show(
                 s["kernel"],
                 s["runs"],
                 s["instructions"],
-                s["cycles"],
-                s["cycles_max"],
+                *([s["cycles"], s["cycles_max"]] if measured.model else [s["instructions_max"]]),
                 *([s["waiting_cycles"]] if measured.waiting else []),
-                s["predicted_cycles"],
+                s[f"predicted_{done.target.core.unit}"],
             )
             for s in summary["steps"]
         ]
@@ -197,7 +200,7 @@ def show(
             ("kernel", "left"),
             ("runs", "right"),
             ("instructions", "right"),
-            ("cycles", "right"),
+            *([("cycles", "right")] if measured.model else []),
             ("worst", "right"),
             *([("with waits", "right")] if measured.waiting else []),
             ("predicted", "right"),
@@ -206,14 +209,17 @@ def show(
             f"{done.name} in the simulator",
             columns,
             rows,
-            f"means over the runs in which a step ran; cycles {measured.model}"
+            "means over the runs in which a step ran"
+            + (f"; cycles {measured.model}" if measured.model else "")
             + (f"; with waits: {measured.waiting}" if measured.waiting else ""),
         )
         i = summary["instructions"]
         lines.append(
             f"instructions {i['mean']:,.0f} a run (least {i['min']:,}, most {i['max']:,}), counted exactly on {summary['machine']}"
         )
-        figures = [(summary["cycles"], measured.model)]
+        if not measured.model:
+            lines.append(NOT_MODELLED)
+        figures = [(summary["cycles"], measured.model)] if measured.model else []
         if measured.waiting:
             figures.append((summary["waiting"]["cycles"], measured.waiting))
         for c, label in figures:

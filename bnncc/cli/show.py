@@ -18,6 +18,7 @@ from bnncc.errors import Diagnostic
 FLEXIBLE = ("from", "for", "version", "")  # columns that give way on a narrow terminal
 NARROWEST = 16
 PIPED_WIDTH = 120
+NOT_MODELLED = "cycles are not modelled for this core"
 
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 errors = Console(stderr=True)

@@ -35,7 +35,7 @@ class Kernel:
     """How an op may be computed: any of the types `ops`.
 
     `refuses` gives the reason why this kernel cannot do an op, "" if it can. `build(op, name)` gives its constants, scratch
-    and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] turns into cycles.
+    and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] prices in its unit.
     `rows(op)`: whether the C of a convolution makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
     `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
     `worst(op)` is a bound on `work` for any data, if `work` is only what is expected of them.
@@ -51,12 +51,13 @@ class Kernel:
     in_place: Callable[[Op], tuple[int, ...]] = operands
     rows: Callable[[Op], bool] = lambda _: False
     worst: Callable[[Op], Mapping[str, float]] | None = None
+    mve: bool = False  # only for cores with the vector extension
 
-    def cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
-        """Estimated cycles at zero wait states."""
+    def estimate(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
+        """Estimated cycles at zero wait states; instructions where the core's cycles are not modelled."""
         return self.of_work(self.work(op), costs)
 
-    def worst_cycles(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float | None:
+    def worst_estimate(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float | None:
         """The same for the worst data; None where the data do not matter."""
         return self.of_work(self.worst(op), costs) if self.worst else None
 
@@ -65,7 +66,7 @@ class Kernel:
 
 
 def cost(costs: Mapping[str, Mapping[str, float]], kernel: str, part: str) -> float:
-    """Cycles of one turn of a loop; "map.add" is one of another kernel."""
+    """What one turn of a loop takes; "map.add" is one of another kernel."""
     table, _, own = part.rpartition(".")
     return costs[table or kernel][own]
 

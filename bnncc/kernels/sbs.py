@@ -18,6 +18,7 @@ from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Op
 
+LANES = 32  # output channels at a time
 REACH = 16_382  # rows of a block that 16-bit entries reach
 LINK = 8  # halfwords at the end of a list
 LISTING = 9 / 6.8  # what it takes to list an input, relative to adding its row in one block
@@ -121,7 +122,7 @@ def refuse(op: Op) -> str:
     return "" if classes <= 120 else f"its windows have {classes} kinds of border"
 
 
-def build(op: Op, name: str) -> Parts:
+def build(op: Op, name: str, lanes: int = LANES) -> Parts:
     c = conv(op)
     windows = Windows.of(c)
     kinds = variants(c, windows)
@@ -129,7 +130,7 @@ def build(op: Op, name: str) -> Parts:
     flipped = np.zeros(o, bool) if c.cut is None else c.cut.inverts[0]
     weight = np.where(flipped[:, None, None, None], -c.weight, c.weight)
     by_tap = (weight > 0).sum(axis=1).reshape(o, *windows.kernel)  # set weights
-    limit = unset_limit(c)
+    limit = unset_limit(c, lanes)
     zeros = kinds.full > 0
     n = len(kinds.valid)
     blocks = -(-o // 32)
@@ -198,9 +199,9 @@ def build(op: Op, name: str) -> Parts:
     )
 
 
-def unset_limit(op: Conv) -> int:
+def unset_limit(op: Conv, lanes: int = LANES) -> int:
     """The set inputs of a window beyond which its unset ones are added: where both take as long, unset ones being listed extra."""
-    blocks = -(-op.weight.shape[0] // 32)
+    blocks = -(-op.weight.shape[0] // lanes)
     windows = Windows.of(op)
     shared = max(1, windows.kernel[1] // windows.strides[1])  # windows that a list of a column is for
     listing = LISTING / shared
@@ -259,28 +260,28 @@ def work(op: Op) -> Mapping[str, float]:
     return work_at(c, c.density)
 
 
-def worst(op: Op) -> Mapping[str, float]:
+def worst(op: Op, lanes: int = LANES) -> Mapping[str, float]:
     """A bound for any input: windows inside the image as full as they may be before their unset inputs are added instead, the
     others full, and every list one row too long for its last quad."""
     c = conv(op)
     windows = Windows.of(c)
     rows_in, columns_in = windows.inside(0), windows.inside(1)
     inside = int(rows_in.all(axis=1).sum() * columns_in.all(axis=1).sum())
-    blocks = -(-c.weight.shape[0] // 32)
-    rows = c.x.shape[0] * int(rows_in.sum()) * int(columns_in.sum()) - inside * (c.taps - unset_limit(c))
+    blocks = -(-c.weight.shape[0] // lanes)
+    rows = c.x.shape[0] * int(rows_in.sum()) * int(columns_in.sum()) - inside * (c.taps - unset_limit(c, lanes))
     lists = len(rows_in) * int(columns_in.sum()) + (c.y.pixels if c.cut else 0)
     quads = rows / 4 + lists
     most = {"list": lists, "quad": quads, "carry": quads / 4 + 0.75 * lists}
-    return {**work_at(c, 1.0), **{part: times * blocks for part, times in most.items()}}
+    return {**work_at(c, 1.0, lanes), **{part: times * blocks for part, times in most.items()}}
 
 
-def work_at(c: Conv, density: float) -> Mapping[str, float]:
+def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
     windows = Windows.of(c)
     channels, (kh, kw) = c.x.shape[0], windows.kernel
     rows_in, columns_in = windows.inside(0), windows.inside(1)
     full = rows_in.all(axis=1).sum() * columns_in.all(axis=1).sum()
-    unset = density * c.taps > unset_limit(c)
-    pixels, blocks = c.y.pixels, -(-c.weight.shape[0] // 32)
+    unset = density * c.taps > unset_limit(c, lanes)
+    pixels, blocks = c.y.pixels, -(-c.weight.shape[0] // lanes)
     listed_share = 1 - density if unset else density  # of the inputs of windows within the image
     inside = int(full) * c.taps
     rows = density * (channels * int(rows_in.sum()) * int(columns_in.sum()) - inside) + listed_share * inside

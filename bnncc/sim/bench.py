@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bnncc.emit import adapter, emit, result_dtype
 from bnncc.graph import Graph, Output
 from bnncc.kernels import KERNELS
-from bnncc.lower import lower
+from bnncc.lower import lacking, lower
 from bnncc.ops import Conv, Threshold
 from bnncc.scalar import Cut
 from bnncc.sim.footprint import footprint
@@ -55,28 +55,30 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel on one layer. `density`: the share of set input bits, None for bytes. Cycles are estimates, zero wait states."""
+    """One kernel on one layer. `density`: the share of set input bits, None for bytes. Cycles are estimates, zero wait states,
+    None if the core's are not modelled; then the compiler predicts instructions."""
 
     shape: str
     kernel: str
     density: float | None
     macs: int  # nominal: padded taps count
     instructions: int
-    cycles: int
-    predicted_cycles: int  # what the compiler expects at this density
+    cycles: int | None
+    predicted: int  # what the compiler expects at this density
     scratch_bytes: int
     stack_bytes: int  # that assembly pushes at most
     flash_bytes: int  # constants of the layer
     code_bytes: int  # of the whole program: the layer, the threshold before it, the output
 
     @property
-    def mac_per_cycle(self) -> float:
-        return self.macs / self.cycles
+    def spent(self) -> int:
+        """Cycles, or instructions if cycles are not modelled."""
+        return self.instructions if self.cycles is None else self.cycles
 
     @property
     def error(self) -> float:
-        """The prediction's, relative to the estimate."""
-        return self.predicted_cycles / self.cycles - 1
+        """The prediction's, relative to what was spent."""
+        return self.predicted / self.spent - 1
 
 
 def layer(shape: Shape, density: float | None) -> Graph:
@@ -139,8 +141,8 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
         density,
         step.cost.macs,
         round(float(m.instructions[:, step.index].mean())),
-        round(float(m.cycles[:, step.index].mean())),
-        round(step.cost.cycles),
+        None if m.cycles is None else round(float(m.cycles[:, step.index].mean())),
+        round(step.cost.estimate),
         step.parts.scratch_bytes,
         step.parts.stack,
         step.flash_bytes,
@@ -155,16 +157,16 @@ def code_bytes(folder: Path, core: Core) -> int:
     return sum(size for name, size in found.symbols.items() if name.startswith(NAME) and f"{name}[" not in constants)
 
 
-def kernels_for(shape: Shape) -> list[str]:
-    """The kernels that can do the layer."""
+def kernels_for(shape: Shape, core: Core) -> list[str]:
+    """The kernels that can do the layer on the core."""
     op = layer(shape, None).ops[-1]
-    return [k.name for k in KERNELS if type(op) in k.ops and not k.refuses(op)]
+    return [k.name for k in KERNELS if type(op) in k.ops and not lacking(k, core) and not k.refuses(op)]
 
 
-def plan_rows(shapes: Sequence[Shape], kernels: Sequence[str]) -> Iterator[tuple[Shape, str, float | None]]:
+def plan_rows(shapes: Sequence[Shape], kernels: Sequence[str], core: Core) -> Iterator[tuple[Shape, str, float | None]]:
     """What to measure; no kernels named: all that apply."""
     for shape in shapes:
-        for kernel in kernels_for(shape):
+        for kernel in kernels_for(shape, core):
             if not kernels or kernel in kernels:
                 for density in DENSITIES if shape.elem is Elem.BIN else (None,):
                     yield shape, kernel, density

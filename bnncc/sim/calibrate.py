@@ -1,7 +1,7 @@
 """Fits the [cost.*] tables of targets/cores to the simulator's estimates: `python -m bnncc.sim.calibrate [--target CORE] [--write]`.
 
 Each kernel runs on a few dozen layers of many shapes and on those of the benchmark; what its `work` counts is fitted to
-the cycles of each layer, by non-negative least squares on the relative error.
+the cycles of each layer (instructions, if the core's cycles are not modelled), by non-negative least squares on the relative error.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bnncc.emit import adapter, emit, result_dtype
 from bnncc.graph import Graph
 from bnncc.kernels import KERNELS
 from bnncc.layout import C_TYPES, DTYPES
-from bnncc.lower import lower
+from bnncc.lower import lacking, lower
 from bnncc.resources import folder
 from bnncc.sim.bench import SHAPES, layer, plan_rows, run
 from bnncc.sim.build import COMPILER, tool
@@ -34,21 +34,21 @@ NAME = "layers"  # of the generated programs
 RUNS = 2  # random inputs of each program; the means count
 FAMILIES = ({"binary_conv", "binary_dense"},)  # kernels with the same inner loops, fitted together
 WEIGHT = 6  # of a layer of the benchmark, whose shapes are the common ones
-LEAST = 100  # cycles: where less is spent, it does not matter how well that is predicted
+LEAST = 100  # cycles or instructions: where less is spent, it does not matter how well that is predicted
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One layer: its kernel, what that kernel says of its work, and the simulator's estimate in cycles."""
+    """One layer: its kernel, what that kernel says of its work, and what it took in the simulator, in the core's unit."""
 
     kernel: str
     work: Mapping[str, float]
-    cycles: float
+    spent: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A kernel's coefficients in cycles, and the relative errors of the samples they were fitted to."""
+    """A kernel's coefficients, and the relative errors of the samples they were fitted to."""
 
     coefficients: Mapping[str, float]
     errors: Floats
@@ -76,21 +76,21 @@ def measure_graph(graph: Graph, core: Core, forced: str | None, rng: np.random.G
         )
     kernels = {k.name: k for k in KERNELS}
     return [
-        Sample(s.kernel, kernels[s.kernel].work(s.op), float(measured.cycles[:, s.index].mean()))
+        Sample(s.kernel, kernels[s.kernel].work(s.op), float(measured.estimates[:, s.index].mean()))
         for s in program.steps
-        if measured.cycles[:, s.index].mean() >= LEAST
+        if measured.estimates[:, s.index].mean() >= LEAST
     ]
 
 
 def measure_core(core: Core, only: Sequence[str] = ()) -> list[Sample]:
     """All samples of a core, or those that concern a few kernels; always the same ones."""
     rng = np.random.default_rng(0)
-    wanted = [(g, forced) for g, forced in programs(rng) if not only or forced in only]
+    kernels = {k.name: k for k in KERNELS if not lacking(k, core)}
+    wanted = [(g, forced) for g, forced in programs(rng) if forced in (only or {None, *kernels})]
     varied = [s for graph, forced in wanted for s in measure_graph(graph, core, forced, np.random.default_rng(1))]
-    kernels = {k.name: k for k in KERNELS}
-    for shape, kernel, density in plan_rows(SHAPES, only):
+    for shape, kernel, density in plan_rows(SHAPES, only, core):
         op = layer(shape, density).ops[-1]
-        varied += WEIGHT * [Sample(kernel, kernels[kernel].work(op), float(run(shape, kernel, density, core).cycles))]
+        varied += WEIGHT * [Sample(kernel, kernels[kernel].work(op), float(run(shape, kernel, density, core).spent))]
     return varied
 
 
@@ -126,35 +126,37 @@ def fit(all_samples: Sequence[Sample], kernel: str) -> Fit:
     samples = [s for s in all_samples if s.kernel in family]
     parts = list(dict.fromkeys(part for s in samples for part in s.work))
     work = np.array([[s.work.get(part, 0) for part in parts] for s in samples], np.float64)
-    cycles = np.array([s.cycles for s in samples])
-    scale = np.maximum((work / cycles[:, None]).max(axis=0), 1e-12)  # columns of like size
-    values = non_negative_least_squares(work / cycles[:, None] / scale, np.ones(len(samples))) / scale
+    spent = np.array([s.spent for s in samples])
+    scale = np.maximum((work / spent[:, None]).max(axis=0), 1e-12)  # columns of like size
+    values = non_negative_least_squares(work / spent[:, None] / scale, np.ones(len(samples))) / scale
     rounded = [float(f"{v:.3g}") for v in values]
     own = np.array([s.kernel == kernel for s in samples])
     used = {
         part for s in samples if s.kernel == kernel for part in s.work if "." not in part
     }  # those are another kernel's
     coefficients = {part: value for part, value in zip(parts, rounded, strict=True) if part in used}
-    return Fit(coefficients, (work @ np.array(rounded) / cycles - 1)[own])
+    return Fit(coefficients, (work @ np.array(rounded) / spent - 1)[own])
 
 
 def fit_core(core: Core, only: Sequence[str] = ()) -> dict[str, Fit]:
     """A fit for every kernel, or for a few, in the order of `KERNELS`."""
     samples = measure_core(core, only)
-    return {k.name: fit(samples, k.name) for k in KERNELS if not only or k.name in only}
+    return {k.name: fit(samples, k.name) for k in KERNELS if not lacking(k, core) and (not only or k.name in only)}
 
 
 # files ---------------------------------------------------------------------------------------------------------------
 
-HEADING = "# Cycles of each kernel's loops"
+HEADING = " of each kernel's loops"
 
 
 def cost_tables(fits: Mapping[str, Fit], core: Core, gcc: str) -> list[str]:
     """What the numbers are, and a [cost.*] table for each fit, as TOML."""
+    timing = Timing.of(core)
     heading = [
-        f"{HEADING}, which the compiler predicts with. Fitted by `python -m bnncc.sim.calibrate --write`",
-        f"# to code by arm-none-eabi-gcc {gcc} -O2 in the simulator, whose cycles are estimates, zero wait states:",
-        f"# {Timing.of(core).name}.",
+        f"# {core.unit.capitalize()}{HEADING}, which the compiler predicts with. Fitted by `python -m bnncc.sim.calibrate --write`",
+        f"# to code by arm-none-eabi-gcc {gcc} -O2 in the simulator, "
+        + ("whose cycles are estimates, zero wait states:" if timing else "which models no cycles of this core."),
+        *([f"# {timing.name}."] if timing else []),
     ]
     tables = [
         [
@@ -171,7 +173,7 @@ def replace_costs(text: str, tables: Sequence[str]) -> str:
     """A core's file with these [cost.*] tables in the place of those of the same kernels; all else stays as it is."""
     new = {re.findall(r"^\[.*\]$", table, re.M)[0]: table for table in tables[1:]}
     blocks = text.rstrip("\n").split("\n\n")
-    first = next(i for i, block in enumerate(blocks) if block.startswith(HEADING))
+    first = next(i for i, block in enumerate(blocks) if HEADING in block)
     old = {header: block for block in blocks if (header := next(iter(re.findall(r"^\[cost\..*\]$", block, re.M)), ""))}
     rest = [b for b in blocks[first + 1 :] if b not in old.values()]
     costs = [{**old, **new}.get(f"[cost.{k.name}]", "") for k in KERNELS]

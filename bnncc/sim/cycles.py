@@ -40,9 +40,11 @@ class Timing:
     cycles: Mapping[str, int]  # of the instructions, by name, that take neither 1 nor what is given above
 
     @classmethod
-    def of(cls, core: Core) -> "Timing":
-        """The timing of `core`; `like` in its table names the core whose rules it borrows."""
+    def of(cls, core: Core) -> "Timing | None":
+        """The timing of `core`, None if it is not modelled; `like` in its table names the core whose rules it borrows."""
         table = core.timing
+        if not table:
+            return None
         if "like" in table:
             table = {**cores()[table["like"]].timing, **table}
         return cls(**{field.name: table[field.name] for field in fields(cls)})

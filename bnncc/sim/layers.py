@@ -231,7 +231,8 @@ def sparse_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
                 g.conv(x, 64, 3, pad=1, stride=2, density=density)
                 g.conv(x, 128, 3, pad=1, density=density)
                 g.conv(x, 24, 0, density=density)
-            yield g.graph(), "sbs_conv"
+            for kernel in ("sbs_conv", "sbs_vector"):
+                yield g.graph(), kernel
 
 
 def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:

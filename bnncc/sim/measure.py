@@ -26,9 +26,9 @@ class Measurement:
 
     machine: str
     note: str  # what is special about the machine, or ""
-    model: str  # the label that every figure in cycles must carry
+    model: str | None  # the label that every figure in cycles must carry; None if the core's cycles are not modelled
     instructions: NDArray[np.int64]  # [N, S + 1]
-    cycles: NDArray[np.int64]  # [N, S + 1], zero wait states
+    cycles: NDArray[np.int64] | None  # [N, S + 1], zero wait states; None if they are not modelled
     waited: NDArray[np.int64]  # [N, S + 1], cycles more spent waiting for flash; 0 if no flash was given
     waiting: str | None  # the label of figures in cycles with those waited, None without
     stack_bytes: int  # the deepest stack of a run below its caller's, by the words it overwrote
@@ -40,9 +40,14 @@ class Measurement:
         return np.asarray(self.instructions.sum(axis=1), np.int64)
 
     @property
-    def run_cycles(self) -> NDArray[np.int64]:
-        """[N]: estimated cycles of each run."""
-        return np.asarray(self.cycles.sum(axis=1), np.int64)
+    def run_cycles(self) -> NDArray[np.int64] | None:
+        """[N]: estimated cycles of each run; None if they are not modelled."""
+        return None if self.cycles is None else np.asarray(self.cycles.sum(axis=1), np.int64)
+
+    @property
+    def estimates(self) -> NDArray[np.int64]:
+        """[N, S + 1]: what the compiler predicts, in the core's unit: cycles, or instructions if cycles are not modelled."""
+        return self.instructions if self.cycles is None else self.cycles
 
 
 def measure(
@@ -77,11 +82,11 @@ def measure(
         return Measurement(
             machine=run.machine,
             note=run.note,
-            model=timing.statement,
+            model=timing.statement if timing else None,
             instructions=counts.instructions(step_count + 1),
-            cycles=timing.per_run(counts, step_count + 1),
+            cycles=timing.per_run(counts, step_count + 1) if timing else None,
             waited=counts.waited(step_count + 1),
-            waiting=timing.waiting(flash) if flash else None,
+            waiting=timing.waiting(flash) if timing and flash else None,
             stack_bytes=int.from_bytes((cwd / "stack.bin").read_bytes(), "little"),
             results=np.fromfile(cwd / "results.bin", np.uint8).reshape(-1, result_bytes),
         )

@@ -39,10 +39,10 @@ class Profile:
 
     machine: str
     note: str  # what is special about the machine, or ""
-    model: str  # the label that every figure in cycles must carry
+    model: str | None  # the label that every figure in cycles must carry; None if they are not modelled, and 0 then
     waiting: str | None  # that of figures with the cycles waited for flash, None if none was given
     output: str  # what the program printed
-    rows: list[Row]  # of all functions that ran, the most cycles first
+    rows: list[Row]  # of all functions that ran, the most cycles (else instructions) first
     calls: int
 
     @property
@@ -83,15 +83,15 @@ def profile(
     return Profile(
         machine=run.machine,
         note=run.note,
-        model=timing.statement,
-        waiting=timing.waiting(flash) if flash else None,
+        model=timing.statement if timing else None,
+        waiting=timing.waiting(flash) if timing and flash else None,
         output=run.output,
         rows=attribute(counts, timing, table),
         calls=int(sum(edge["count"] for edge in counts.edges if starts[edge["from"]])),
     )
 
 
-def attribute(counts: Counts, timing: Timing, table: Sequence[Function]) -> list[Row]:
+def attribute(counts: Counts, timing: Timing | None, table: Sequence[Function]) -> list[Row]:
     """One run's instructions and cycles by function. A taken branch's cost falls to the branch."""
     unique = {f.address: f for f in reversed(table)}
     by_address = sorted(unique.values(), key=lambda f: f.address)
@@ -108,10 +108,12 @@ def attribute(counts: Counts, timing: Timing, table: Sequence[Function]) -> list
         before, node = counts.nodes[edge["from"]], counts.nodes[edge["to"]]
         last = executed(before)[-1] if before.code else None
         source = row_at(last.address) if last else other
-        if before.region != IDLE:
+        if timing and before.region != IDLE:
             source.cycles += count * timing.leaving(before, node)
         if node.region != IDLE:
-            for insn, cycles in zip(executed(node), timing.entering(before, node), strict=True):
+            insns = executed(node)
+            spent = timing.entering(before, node) if timing else [0] * len(insns)
+            for insn, cycles in zip(insns, spent, strict=True):
                 row = row_at(insn.address)
                 row.instructions += count
                 row.cycles += count * cycles
@@ -119,7 +121,8 @@ def attribute(counts: Counts, timing: Timing, table: Sequence[Function]) -> list
             target.waited += int(edge["waited"])
             if node.address == target.address and (source is not target or (last and last.name in _CALLS)):
                 target.calls += count
-    return sorted((r for r in (*rows.values(), other) if r.instructions), key=lambda r: -(r.cycles + r.waited))
+    ran = [r for r in (*rows.values(), other) if r.instructions]
+    return sorted(ran, key=lambda r: -(r.cycles + r.waited) if timing else -r.instructions)
 
 
 def machine_for(elf: Path, core: Core) -> Machine:

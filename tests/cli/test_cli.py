@@ -481,3 +481,39 @@ def test_cycles_refuses(run, program, tmp_path):
     usage(run, "cycles", program, "--symbol", "squares", code="E0411")
     usage(run, "cycles", program, "--target", "nothing", code="E0401")
     assert json.loads(run("cycles", program, "-s", "squares", "--json").out)["diagnostics"][0]["code"] == "E0411"
+
+
+def test_a_core_whose_cycles_are_not_modelled(run, model, tmp_path):
+    said = "cycles are not modelled for this core"
+    done = run("compile", model, "--target", "cortex-m55", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert said in done.out
+    totals = json.loads(run("compile", model, "-t", "cortex-m55", "-o", tmp_path / "out", "--json").out)["report"][
+        "totals"
+    ]
+    assert (totals["cycles"], totals["cycle_model"]) == (None, None)
+    assert totals["instructions"] > 0
+    done = run("measure", model, "--target", "cortex-m55", "--samples", 2)
+    assert done.code == 0
+    assert said in done.out
+    found = json.loads(run("measure", model, "-t", "cortex-m55", "-n", 2, "--json").out)
+    assert found["cycle_model"] is None
+    assert "cycles" not in found
+    assert all(s["instructions"] > 0 and s["predicted_instructions"] >= 0 and "cycles" not in s for s in found["steps"])
+    usage(run, "measure", model, "-t", "cortex-m55", "--wait-states", 2, code="E0413")
+    done = run("bench", "-t", "cortex-m55", "--shape", "fc", "--kernel", "sbs_vector")
+    assert said in done.out
+    assert "MAC/instruction" in done.out
+
+
+def test_instructions_of_a_program(run, tmp_path):
+    core = cores()["cortex-m55"]
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    program = build_elf([tmp_path / "main.c"], core, core.machines[0], tmp_path / "program.elf")
+    done = run("cycles", program, "-t", "cortex-m55")
+    assert done.code == 0
+    assert "cycles are not modelled for this core" in done.out
+    found = json.loads(run("cycles", program, "-t", "cortex-m55", "--json").out)
+    assert found["cycle_model"] is None
+    assert found["instructions"] == sum(f["instructions"] for f in found["functions"]) > 0
+    assert "cycles" not in found

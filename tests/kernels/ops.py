@@ -463,6 +463,7 @@ def upsampled(rng: np.random.Generator, x: Tensor) -> Op:
 MAKERS: dict[str, Callable[[np.random.Generator], Op]] = {
     "binary_conv": binary_conv,
     "sbs_conv": binary_conv,
+    "sbs_vector": binary_conv,
     "binary_dense": binary_dense,
     "grouped_conv": grouped_conv,
     "depthwise_conv": depthwise_conv,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bnncc.graph import Exits, Graph, Output
+from bnncc.kernels import KERNELS
 from bnncc.kernels.base import cost
 from bnncc.ops import Reshape, Softmax
 from bnncc.scalar import step
@@ -106,11 +107,12 @@ def test_prediction_is_within_30_percent_of_the_simulator(graph: Graph, forced: 
     assert kernels <= {s.kernel for s in samples}
     for s in samples:
         predicted = sum(cost(M4.cost, s.kernel, part) * times for part, times in s.work.items())
-        assert predicted == pytest.approx(s.cycles, rel=0.3), s
+        assert predicted == pytest.approx(s.spent, rel=0.3), s
 
 
 def test_every_core_has_the_same_cost_tables() -> None:
-    keys = {name: {kernel: set(table) for kernel, table in core.cost.items()} for name, core in cores().items()}
+    common = {k.name for k in KERNELS if not k.mve}
+    keys = {n: {k: set(table) for k, table in c.cost.items() if k in common} for n, c in cores().items()}
     assert all(k == keys["cortex-m4"] for k in keys.values())
 
 

@@ -100,11 +100,14 @@ def test_functions_of_a_program(core: Core, tmp_path: Path) -> None:
     assert rows["main"].calls == rows["start"].calls == 1
     assert rows["in_ram"].address >= core.machines[0].ram[0]
     assert found.instructions == sum(r.instructions for r in found.rows)
+    assert {"outer_loop", "also_again"} & set(rows) == set()
+    if not core.timing:
+        assert (found.cycles, found.model) == (0, None)
+        return
     assert found.cycles > found.instructions
     assert found.model.startswith("estimated, zero wait states")
     branch = 1 + {"cortex-m0": 2}.get(core.name, 1)
     assert rows["leaf"].cycles == 12 * (1 + branch)
-    assert {"outer_loop", "also_again"} & set(rows) == set()
 
 
 @each_core

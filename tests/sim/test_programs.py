@@ -74,7 +74,7 @@ def test_overflow_of_the_stack_is_noticed(core: Core, tmp_path: Path) -> None:
 def test_fault_is_reported_with_its_address(core: Core, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"fault: exception 0x00000003 at pc 0x[01]") as error:
         run_program(
-            source(tmp_path, "int main(void) { *(volatile int *)0xD0000000 = 1; return 0; }"), core, cwd=tmp_path
+            source(tmp_path, "int main(void) { *(volatile int *)0x2F000000 = 1; return 0; }"), core, cwd=tmp_path
         )
     assert code_of(error) == "E0504"
 
