@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bnncc.frontend.values import Context
+from bnncc.frontend.values import Context, Refusal
 from bnncc.ops import Conv
 from bnncc.scalar import Step, apply_steps
 from bnncc.tensor import Elem, Tensor
@@ -35,7 +35,7 @@ def is_power_of_two(x: "float | Doubles") -> bool:
 
 
 def affine(ctx: Context, tensor: Tensor) -> Affine | None:
-    """How `tensor` depends on an integer tensor, if by one scale for all of it."""
+    """How `tensor` depends on an integer tensor, if by one scale for all of it. Raises Refusal where its values overflow."""
     q, steps = ctx.chain(tensor)
     if not q.elem.is_integer:
         return None
@@ -78,12 +78,14 @@ def composed(steps: Sequence[Step]) -> tuple[float, Doubles] | None:
 
 
 def follows(q: Tensor, steps: Sequence[Step], a: float) -> bool:
-    """Whether the float32 values follow q at all: nothing overflows, a product does not vanish, nor in a large offset."""
+    """Whether the float32 values follow q at all: no product vanishes, nor in a large offset. Raises Refusal where they overflow."""
     low, high = (apply_steps(np.full((1, 1, 1, 1), k), steps).astype(np.float64) for k in (q.lo, q.hi))
-    if q.lo == q.hi:
-        return a != 0 and bool(np.isfinite(low).all())
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise Refusal("E0301", "it reads values that overflow float32", "train or export the model again")
     spread = a * (q.hi - q.lo)
-    return spread != 0 and bool((np.abs(high - low - spread) <= abs(spread) / 2).all())  # NaN and infinity are not
+    if q.lo == q.hi:
+        return a != 0 and bool(np.isfinite(a))
+    return spread != 0 and bool((np.abs(high - low - spread) <= abs(spread) / 2).all())
 
 
 def is_exact(q: Tensor, steps: Sequence[Step], scale: float, mul: int, zero: Doubles, rest: Doubles) -> bool:

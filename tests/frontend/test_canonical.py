@@ -158,4 +158,5 @@ def test_values_that_do_not_follow_the_integers(form: Form) -> None:
 def test_values_that_overflow() -> None:
     net = Net(np.random.default_rng(0), (8, 5, 5), T.INT8, samples=4)
     net.outputs = [conv()(net, after(*[("Mul", 1e30)] * 12)(net, net.node("Cast", "x", to=T.FLOAT)))]
-    bnncc.compile(net.model(), name="net")
+    with pytest.raises(bnncc.ModelError, match="E0301"):
+        bnncc.compile(net.model(), name="net")
