@@ -8,6 +8,7 @@ import pytest
 
 from bnncc.kernels import KERNELS
 from bnncc.lower import lacking
+from bnncc.ops import MaxPool
 from bnncc.resources import folder
 from bnncc.scalar import Cut
 from bnncc.sim.build import COMPILER
@@ -123,6 +124,19 @@ def test_channel_counts_around_words(pad_value, tmp_path):
             op = conv(rng, Elem.BIN, c, o, same)
             op = type(op)(**{**op.__dict__, "pad_value": pad_value})
             cases.append(Case(op, "binary_conv", tuple(inputs(rng, t) for t in op.inputs)))
+    run_all(cases, HOST_CORE, tmp_path)
+
+
+@pytest.mark.parametrize("kernel", ["bit_pool", "value_pool"])
+@pytest.mark.parametrize("pad", [0, 1])
+def test_pooling_of_one_pixel(kernel, pad, tmp_path):
+    """Nothing is left unused in its C."""
+    rng = np.random.default_rng(6)
+    cases = []
+    for c in (1, 8, 40):
+        x = tensor("x", Elem.BIN if kernel == "bit_pool" else Elem.I8, (c, 1, 1))
+        size = {"kernel": (1 + 2 * pad, 1 + 2 * pad), "pads": (pad,) * 4}
+        cases.append(Case(MaxPool(x=x, y=replace(x, name="y"), **size), kernel, (inputs(rng, x),)))
     run_all(cases, HOST_CORE, tmp_path)
 
 
