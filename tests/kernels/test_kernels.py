@@ -154,7 +154,7 @@ def test_extremes(value, tmp_path):
 
 
 @pytest.mark.parametrize("value", [-1, 1])
-def test_more_countthan_16_bits_count(value, tmp_path):
+def test_more_than_16_bits_count(value, tmp_path):
     """All of 160,000 inputs differ from their weights, with and without a border that counts for nothing."""
     rng = np.random.default_rng(2)
     cases = []
@@ -169,7 +169,7 @@ def test_more_countthan_16_bits_count(value, tmp_path):
         }
         op = conv(rng, Elem.BIN, 64, 3, given)
         y = tensor("y", Elem.I32, (3, 1, 1))
-        op = type(op)(**{**op.__dict__, "y": y, "cut": None, "pad_value": 0, "weight": np.full_like(op.weight, value)})
+        op = replace(op, y=y, cut=None, steps=(), others=(), pad_value=0, weight=np.full_like(op.weight, value))
         cases.append(Case(op, kernel, (inputs(rng, op.x),)))
     run_all(cases, HOST_CORE, tmp_path)
 
