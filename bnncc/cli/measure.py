@@ -95,7 +95,7 @@ def measure_command(
     raise typer.Exit(0 if verdict.mismatched_samples == 0 else 1)
 
 
-def simulate(done: Compiled, values: NDArray[Any], flash: Flash | None) -> Measurement:
+def simulate(done: Compiled, values: NDArray[Any], flash: Flash | None = None) -> Measurement:
     """Run samples [N, C, H, W] in the simulator with every instruction counted, and what is waited for `flash`."""
     order = np.moveaxis(values, 1, -1) if done.program.nhwc else values
     flat = np.ascontiguousarray(order.reshape(len(values), -1).astype(done.input_dtype))
