@@ -6,7 +6,7 @@ import numpy as np
 
 from bnncc.kernels.base import Kernel, always, epilogue, epilogue_work
 from bnncc.kernels.binary import conv, refuse_values
-from bnncc.kernels.sbs import Windows, sliced, variant_of, variants
+from bnncc.kernels.sbs import Windows, refuse_variants, sliced, variant_of, variants
 from bnncc.layout import DTYPES, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
@@ -21,13 +21,9 @@ def refuse(op: Op) -> str:
         return reason
     if c.groups != c.x.shape[0] or c.weight.shape[0] != c.groups:
         return "it is not depthwise with one output a channel"
-    if c.sparse:
-        return "its windows have taps between the input's pixels"
-    if c.cut is not None and (c.cut.inverts != c.cut.inverts[0]).any():
-        return "the direction of its thresholds changes from pixel to pixel"
     if c.taps > MOST_TAPS:
         return f"its window of {c.taps} inputs is too large to be written out"
-    return "" if len(variants(c, Windows.plain(c)).valid) <= 120 else "its windows have too many kinds of border"
+    return refuse_variants(c, Windows.plain(c))
 
 
 def build(op: Op, name: str) -> Parts:

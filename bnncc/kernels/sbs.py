@@ -20,6 +20,7 @@ from bnncc.tensor import Op
 
 LANES = 32  # output channels at a time
 REACH = 16_382  # rows of a block that 16-bit entries reach
+MOST_VARIANTS = 120  # classes of windows that signed bytes number, those with unset inputs included
 LINK = 8  # halfwords at the end of a list
 LISTING = 9 / 6.8  # what it takes to list an input, relative to adding its row in one block
 INTS = NDArray[np.int64]
@@ -112,14 +113,20 @@ def refuse(op: Op) -> str:
         return reason
     if c.groups > 1:
         return f"its channels are in {c.groups} groups"
+    if reason := refuse_variants(c, Windows.of(c)):
+        return reason
+    reach = c.taps + c.kernel[1] + 2 * MOST_VARIANTS
+    return "" if reach <= REACH else f"a block of {c.taps} inputs is beyond the reach of 16-bit entries"
+
+
+def refuse_variants(c: Conv, windows: Windows) -> str:
+    """Why the classes of windows do not fit kernels that keep their thresholds bit-sliced."""
     if c.sparse:
         return "its windows have taps between the input's pixels"
     if c.cut is not None and (c.cut.inverts != c.cut.inverts[0]).any():
         return "the direction of its thresholds changes from pixel to pixel"
-    classes = len(variants(c, Windows.of(c)).valid)
-    if c.taps + c.kernel[1] + 2 * classes > REACH:
-        return f"a block of {c.taps} inputs is beyond the reach of 16-bit entries"
-    return "" if classes <= 120 else f"its windows have {classes} kinds of border"
+    kinds = len(variants(c, windows).valid)
+    return "" if kinds <= MOST_VARIANTS else f"its windows have {kinds} kinds of border"
 
 
 def build(op: Op, name: str, lanes: int = LANES) -> Parts:
