@@ -110,6 +110,7 @@ def walk(
     from_sim = np.frombuffer(measured.results.tobytes(), compiled.result_dtype)
     sim_verdict = judge_runs(compiled, sim_test.x[:, None], from_sim)
     instructions, cycles = measured.run_instructions, measured.run_cycles
+    assert cycles is not None, "the board's core has a timing model"
     console.print(f"{instructions.mean():,.0f} instructions a run, counted exactly; {cycles.mean():,.0f} cycles")
     console.print(f"cycles are {measured.model}")
 
@@ -188,10 +189,10 @@ def decide(logits: Logits, threshold: float | None) -> NDArray[np.integer]:
     """The class that each image gets: at the first exit whose entropy is below `threshold`, else at the last one."""
     classes = np.stack([z.argmax(axis=1) for z in logits])
     if threshold is None:
-        return classes[-1]
+        return np.asarray(classes[-1])
     sure = np.stack([entropy(z) < threshold for z in logits])
     sure[-1] = True
-    return classes[sure.argmax(axis=0), np.arange(classes.shape[1])]
+    return np.asarray(classes[sure.argmax(axis=0), np.arange(classes.shape[1])])
 
 
 def differs(classes: NDArray[np.integer], reference: NDArray[np.integer]) -> bool:

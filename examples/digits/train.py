@@ -10,6 +10,7 @@ import argparse
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +43,8 @@ def main() -> None:
     check = export_onnx(model, options.out / "digits.onnx", (1, 1, 8, 8), exits=EXITS, exit_threshold=THRESHOLD)
     logits, y = predict(model, digits.test), torch.tensor(digits.test.y)
     arrays = io.BytesIO()
-    np.savez_compressed(
-        arrays, x=digits.test.x, y=digits.test.y, **{name: z.numpy() for name, z in zip(EXITS, logits, strict=True)}
-    )
+    outputs: dict[str, Any] = {name: z.numpy() for name, z in zip(EXITS, logits, strict=True)}
+    np.savez_compressed(arrays, x=digits.test.x, y=digits.test.y, **outputs)
     write_whole(options.out / "digits_test.npz", arrays.getvalue())
 
     classes, taken = leave(logits, THRESHOLD)

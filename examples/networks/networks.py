@@ -111,7 +111,7 @@ def structured_inputs(network: Network, count: int, seed: int) -> NDArray[Any]:
     z += rng.normal(0, 0.5, (count, channels, 1, 1)) + rng.normal(0, 0.3, z.shape)
     if network.features:
         return np.asarray(2 * z - 6, np.float32)
-    return np.clip(50 * z + 128, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(50 * z + 128, 0, 255), np.uint8)
 
 
 def random_model(network: Network, *, reduced: bool = False, seed: int = 0) -> nn.Module:
