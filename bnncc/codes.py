@@ -130,8 +130,9 @@ CODES: dict[str, tuple[str, str]] = {
     "E0304": (
         "sign can meet zero",
         "ONNX Sign(0) is 0, which is not binary. Of integers, BatchNorm and the parity of the accumulator were taken into "
-        "account: zero can be reached. Real values are refused where they are zero by more than chance: behind a ReLU, and in "
-        "the model's own input. Export sign as Where(x >= 0, 1, -1), as GreaterOrEqual, or as BipolarQuant; or say "
+        "account: zero can be reached. Real values are refused where they are zero by more than chance: behind a ReLU, rounded, "
+        "clipped to where they give zero, and in the model's own input. Export sign as Where(x >= 0, 1, -1), as "
+        "GreaterOrEqual, or as BipolarQuant; or say "
         "--sign-at-zero=+1 or -1, which the reference follows.",
     ),
     "E0305": (

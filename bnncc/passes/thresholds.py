@@ -49,10 +49,14 @@ def before_sign(steps: tuple[Step, ...] | None) -> tuple[Step, ...] | None:
 def threshold(graph: Graph, op: Sign, x: Tensor, steps: tuple[Step, ...], problems: list[Diagnostic]) -> Threshold:
     bounds = (x.lo, x.hi) if x.elem.is_integer else None
     cut = find_cut(steps, x.shape, bounds, strict=op.at_zero <= 0, negate=op.negate)
-    if op.at_zero == 0 and x.elem.is_integer:
-        problems += reachable_zero(op, x, cut, find_cut(steps, x.shape, bounds, strict=False, negate=op.negate))
-    elif op.at_zero == 0 and is_often_zero(graph, x, steps):
-        problems.append(refused(op, "its input, a ReLU's or the model's own, is exactly zero at times"))
+    if op.at_zero == 0:
+        at = find_cut(steps, x.shape, bounds, strict=False, negate=op.negate)
+        if x.elem.is_integer:
+            problems += reachable_zero(op, x, cut, at)
+        elif is_often_zero(graph, x, steps):
+            problems.append(refused(op, "its input, of a ReLU, rounded, or the model's own, is exactly zero at times"))
+        elif is_flat_at_zero(cut, at):
+            problems.append(refused(op, "clipping makes it exactly zero over a whole range of values"))
     maker = graph.producer(x)
     if isinstance(maker, Conv) and maker.file_error and bounds:
         cut = replace(cut, near=near_channels(cut, steps, x.shape, bounds, maker.file_error))
@@ -85,15 +89,29 @@ def refused(op: Sign, why: str) -> Diagnostic:
     )
 
 
+def is_flat_at_zero(above: Cut, at: Cut) -> bool:
+    """Whether more real values lie between > 0 and >= 0 than float32's rounding puts there."""
+    if above.levels.shape != at.levels.shape:
+        return True
+    ends = [np.where(np.isnan(c.levels), np.inf, c.levels).astype(np.float64) for c in (above, at)]
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    apart = low < high
+    endless = apart & (np.isinf(low) | np.isinf(high))
+    width = np.subtract(high, low, where=apart & ~endless, out=np.zeros_like(low))
+    return bool((endless | (width > np.maximum(1e-3 * np.maximum(np.abs(low), np.abs(high)), 1e-6))).any())
+
+
 def is_often_zero(graph: Graph, x: Tensor, steps: tuple[Step, ...]) -> bool:
-    """Whether real values are exactly zero by more than chance: an input, or what ReLU cuts off, at most scaled."""
+    """Whether real values are exactly zero by more than chance: an input, what ReLU cuts off or what was rounded."""
     open_: list[tuple[Tensor, tuple[Step, ...]]] = [(x, steps)]
     seen = {x.name}
     while open_:
         x, steps = open_.pop()
         kept = next((s for s in reversed(steps) if moves_zero(s)), None)
         if kept:
-            if kept.operation in ("max", "min") and (kept.value == 0).any():
+            if kept.operation in ("round", "floor", "ceil") or (
+                kept.operation in ("max", "min") and (kept.value == 0).any()
+            ):
                 return True
             continue
         maker = graph.producer(x)

@@ -260,6 +260,17 @@ NODES: dict[str, tuple[str, Build]] = {
         "E0304",
         lambda n, x: n.node("Sign", n.node("MaxPool", n.node("Relu", real(n, x)), kernel_shape=[2, 2])),
     ),
+    "Sign of rounded values": ("E0304", lambda n, x: n.node("Sign", n.node("Round", real(n, x)))),
+    "Sign of pooled rounded values": (
+        "E0304",
+        lambda n, x: n.node("Sign", n.node("MaxPool", n.node("Floor", real(n, x)), kernel_shape=[2, 2])),
+    ),
+    "Sign of clipped values, shifted": (
+        "E0304",
+        lambda n, x: n.node(
+            "Sign", n.node("Sub", n.node("Clip", real(n, x), n.const(-1.0), n.const(1.0)), n.const(1.0))
+        ),
+    ),
 }
 
 

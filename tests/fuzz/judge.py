@@ -80,7 +80,7 @@ def judge(path: Path, options: dict[str, Any], *, verify: bool) -> Outcome:
         w = heard[0]
         outcome.finding_of("warning", f"warning {w.filename}:{w.lineno}", f"{w.category.__name__}: {w.message}")
     if compiled is not None and not outcome.finding:
-        compared(compiled, outcome, verify=verify)
+        compared(compiled, outcome, at_zero=options.get("sign_at_zero", 0), verify=verify)
     return outcome
 
 
@@ -93,10 +93,10 @@ def compiled_or_not(path: Path, options: dict[str, Any]) -> tuple[bnncc.Compiled
         return None, Outcome("traceback", signature(e), traceback.format_exc())
 
 
-def compared(compiled: bnncc.Compiled, outcome: Outcome, *, verify: bool) -> None:
+def compared(compiled: bnncc.Compiled, outcome: Outcome, *, at_zero: int = 0, verify: bool) -> None:
     """Write into the outcome what onnxruntime and the C say."""
     try:
-        outcome.kind = compare(compiled)
+        outcome.kind = compare(compiled, at_zero)
         if verify:
             judge_c(compiled, by_rounding=outcome.kind == BY_ROUNDING)
             outcome.kind += ", the C verified"
@@ -137,7 +137,7 @@ def refused(e: bnncc.BnnccError) -> Outcome:
     return Outcome(f"refused {first.code}")
 
 
-def compare(compiled: bnncc.Compiled) -> str:
+def compare(compiled: bnncc.Compiled, at_zero: int = 0) -> str:
     """The compiler's graph beside onnxruntime on the file: equal where the contract says so, else close on most samples.
 
     Returns what is to be counted; raises Wrong.
@@ -146,7 +146,7 @@ def compare(compiled: bnncc.Compiled) -> str:
     if sum(s.cost.macs for s in program.steps) + 10 * program.graph.input.size > TOO_MUCH:
         return "compiled, too large to run here"
     inputs = random_inputs(imported, program.graph.input.elem, SAMPLES, 0)
-    given, why = run(imported.given, imported.input_name, inputs, program.graph.outputs)
+    given, why = run(decided(imported.given, at_zero), imported.input_name, inputs, program.graph.outputs)
     reference, why_not = run(imported.reference, imported.input_name, inputs, program.graph.outputs)
     if given is None:
         return "compiled, onnxruntime cannot run the file"
@@ -188,6 +188,29 @@ def agree(
             floor = max((ROUGH.get(s.operation, 0.0) for s in steps_of(program)), default=0.0)
             if not rough and not alike(mine, file, floor):
                 raise Wrong("meaning: not close", f"output {o.name!r}\n{mine[:, :8]}\n{file[:, :8]}")
+
+
+def decided(model: onnx.ModelProto, at_zero: int) -> onnx.ModelProto:
+    """The file with each Sign giving `at_zero` at zero, as --sign-at-zero asks; the file itself for 0."""
+    if not at_zero or not any(n.op_type == "Sign" for n in model.graph.node):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    for k, node in enumerate(model.graph.node):
+        if node.op_type != "Sign":
+            result.graph.node.append(node)
+            continue
+        first, moved, half = f"__sign{k}", f"__moved{k}", f"__half{k}"
+        tensor = onnx.helper.make_tensor(half, onnx.TensorProto.FLOAT, [], [at_zero / 2])
+        nodes = [
+            onnx.helper.make_node("Constant", [], [half], value=tensor),
+            onnx.helper.make_node("Sign", node.input, [first]),
+            onnx.helper.make_node("Add", [first, half], [moved]),
+            onnx.helper.make_node("Sign", [moved], node.output),
+        ]
+        result.graph.node.extend(nodes)
+    return result
 
 
 def overflows(model: onnx.ModelProto, name: str, inputs: np.ndarray) -> bool:
