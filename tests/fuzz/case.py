@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from tests.fuzz.corpus import Seed
-from tests.fuzz.mutate import Draft, mutate, mutate_bytes
+from tests.fuzz.mutations import Draft, mutate, mutate_bytes
 
 BYTES = 0.12  # share of the cases that change bytes; the others change the message
 

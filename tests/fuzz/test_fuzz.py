@@ -17,7 +17,7 @@ import bnncc
 from bnncc.errors import ModelError
 from tests.fuzz import case, judge, runner
 from tests.fuzz.corpus import ROOT, Seed, corpus
-from tests.fuzz.mutate import MUTATIONS
+from tests.fuzz.mutations import MUTATIONS
 
 CASES, SECONDS = 1200, 60.0  # whichever ends first
 REFUSED = ("in_branch",)  # of the corpus: forms that are wanted for what can be done to them
