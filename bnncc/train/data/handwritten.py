@@ -1,53 +1,27 @@
-"""The data sets of the examples, as arrays of uint8 images [N,1,H,W] and int64 labels [N]."""
+"""MNIST, and scikit-learn's digits."""
 
 import gzip
-import hashlib
-import os
-import urllib.request
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnncc.errors import ToolError
-from bnncc.files import write_whole
+from bnncc.train.data.obtain import Source, damaged, data_folder, obtain_file
+from bnncc.train.data.sets import DataSet, Images
 
-MNIST_MIRRORS = (
+MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-MNIST_SHA256 = {
+SHA256 = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images and their classes. `x` is uint8 [N,1,H,W], `y` is int64 [N]."""
-
-    x: NDArray[np.uint8]
-    y: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def hold_out(self, count: int) -> tuple["Images", "Images"]:
-        """All but the last `count` images, and these."""
-        split = len(self) - count
-        return Images(self.x[:split], self.y[:split]), Images(self.x[split:], self.y[split:])
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set in its two parts. No choice may depend on the test part."""
-
-    train: Images
-    test: Images
+FIGURES = tuple("0123456789")
+AGAIN = "delete it to download it again"
 
 
 def digits() -> DataSet:
@@ -62,12 +36,8 @@ def digits() -> DataSet:
     x = bunch.images.astype(np.uint8)[:, None]
     y = bunch.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(y)), test_size=360, random_state=0, stratify=y)
-    return DataSet(*(Images(x[part], y[part]) for part in map(np.sort, (train, test))))
-
-
-def data_folder() -> Path:
-    """Where data sets lie: $BNNCC_DATA, or ~/.cache/bnncc."""
-    return Path(os.environ.get("BNNCC_DATA") or Path.home() / ".cache" / "bnncc").expanduser()
+    train, test = np.sort(train), np.sort(test)
+    return DataSet(Images(x[train], y[train]), Images(x[test], y[test]), classes=FIGURES)
 
 
 def mnist(folder: Path | None = None) -> DataSet:
@@ -80,44 +50,25 @@ def mnist(folder: Path | None = None) -> DataSet:
         ToolError: E0704 a file cannot be had, E0705 a file is damaged, E0509 a download cannot be kept.
     """
     folder = folder or data_folder() / "mnist"
-    images, labels, test_images, test_labels = (_read_idx(_obtain(folder, name)) for name in MNIST_SHA256)
+    images, labels, test_images, test_labels = (_read_idx(_file(folder, name)) for name in SHA256)
     for pixels, classes in ((images, labels), (test_images, test_labels)):
         if pixels.ndim != 3 or classes.ndim != 1 or len(pixels) != len(classes):
-            raise ToolError.of(
-                "E0705",
-                f"images of shape {pixels.shape} and labels of shape {classes.shape} do not belong together",
-                where=str(folder),
-                remedy="delete the files there, and they will be downloaded again",
-            )
+            reason = f"images of shape {pixels.shape} and labels of shape {classes.shape} do not belong together"
+            raise damaged(folder, reason, "delete the files there, and they will be downloaded again")
     return DataSet(
         train=Images(images[:, None], labels.astype(np.int64)),
         test=Images(test_images[:, None], test_labels.astype(np.int64)),
+        classes=FIGURES,
     )
 
 
-def _obtain(folder: Path, name: str) -> Path:
+def _file(folder: Path, name: str) -> Path:
     """The file `name` or its unpacked form in `folder`, downloaded if neither is there."""
-    for path in (folder / name, folder / name.removesuffix(".gz")):
-        if path.is_file():
-            return path
-    reasons = []
-    for mirror in MNIST_MIRRORS:
-        try:
-            with urllib.request.urlopen(mirror + name, timeout=30) as response:
-                content: bytes = response.read()
-        except OSError as error:
-            reasons.append(f"{mirror + name}: {error}")
-            continue
-        if hashlib.sha256(content).hexdigest() == MNIST_SHA256[name]:
-            return write_whole(folder / name, content)
-        reasons.append(f"{mirror + name}: the checksum is wrong")
-    raise ToolError.of(
-        "E0704",
-        "MNIST is not here, and downloading it failed: " + "; ".join(reasons),
-        where=str(folder / name),
-        remedy=f"put the four official files {', '.join(MNIST_SHA256)} into {folder}, or set BNNCC_DATA to the folder "
-        "above a folder mnist that has them",
-    )
+    unpacked = folder / name.removesuffix(".gz")
+    if unpacked.is_file():
+        return unpacked
+    source = Source([mirror + name for mirror in MIRRORS], SHA256[name])
+    return obtain_file("MNIST", source, folder / name, f"the four official files {', '.join(SHA256)}")
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
@@ -131,6 +82,4 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
         shape = np.frombuffer(content, ">u4", content[3], 4).astype(int)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ToolError.of(
-            "E0705", f"not a readable idx file: {error}", where=str(path), remedy="delete it to download it again"
-        ) from error
+        raise damaged(path, error, AGAIN) from error
