@@ -313,7 +313,7 @@ CODES: dict[str, tuple[str, str]] = {
         "damaged data file",
         "A file of the data set is not in the format that its publisher describes.",
     ),
-    "E0710": ("no such data set", "A data set is named as bnncc.train.data.SETS names it; docs/data.md lists them."),
+    "E0712": ("no such data set", "A data set is named as bnncc.train.data.SETS names it; docs/data.md lists them."),
     "E0706": (
         "exits or input shape do not fit",
         "An export takes the input's shape with batch 1 and, for early exits, a name for each output and a positive "

@@ -70,7 +70,7 @@ def test_sets_are_loaded_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     folder.rename(folder.with_name("mnist"))
     monkeypatch.setenv("BNNCC_DATA", str(folder.parent))
     assert len(data.load("mnist").train) == 12
-    with pytest.raises(UsageError, match=r"E0710[^$]*cifar10"):
+    with pytest.raises(UsageError, match=r"E0712[^$]*cifar10"):
         data.load("mnits")
 
 

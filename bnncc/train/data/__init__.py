@@ -43,9 +43,9 @@ def load(name: str) -> DataSet:
     """The data set `name` of `SETS`. It has a validation part only where its publisher has: see `with_validation`.
 
     Raises:
-        UsageError: E0710 there is no such data set.
+        UsageError: E0712 there is no such data set.
         ToolError: E0704 it cannot be had, E0705 a file is damaged, E0509 the disk refused.
     """
     if name not in SETS:
-        raise UsageError.of("E0710", f"there is no data set {name!r}", remedy=f"take one of {', '.join(SETS)}")
+        raise UsageError.of("E0712", f"there is no data set {name!r}", remedy=f"take one of {', '.join(SETS)}")
     return SETS[name]()
