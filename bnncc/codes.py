@@ -334,6 +334,11 @@ CODES: dict[str, tuple[str, str]] = {
         "After a conversion both run on the same random inputs. They round batch normalisation differently, which the "
         "tolerance allows for; more than that means that the file would not be the model that was trained.",
     ),
+    "E0721": (
+        "no such schedule",
+        "A schedule is a table with kind (constant, exponential, step, linear, cosine), unit (step or epoch) and the kind's "
+        "own settings: end and over, or factor and every.",
+    ),
     # W: warnings
     "W0301": (
         "ternary sign over real values",

@@ -1,6 +1,6 @@
 """Training of binarized networks in torch, and their export to ONNX. Needs the extra `train`."""
 
-from bnncc.train.bop import Bop
+from bnncc.train.bop import Bop, Bop2ndOrder, CascadedBop
 from bnncc.train.export import ExportCheck, export_onnx
 from bnncc.train.layers import (
     BinaryConv2d,
@@ -11,13 +11,18 @@ from bnncc.train.layers import (
     real_parameters,
     sign,
 )
+from bnncc.train.schedules import GroupSchedule, Schedule
 
 __all__ = [
     "BinaryConv2d",
     "BinaryLinear",
     "Bop",
+    "Bop2ndOrder",
+    "CascadedBop",
     "ExportCheck",
+    "GroupSchedule",
     "Normalize",
+    "Schedule",
     "Sign",
     "binary_parameters",
     "export_onnx",

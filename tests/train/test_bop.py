@@ -1,9 +1,12 @@
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 
-from bnncc.train import Bop
+from bnncc.train import Bop, Bop2ndOrder, CascadedBop
+from bnncc.train.bop import CHUNK
 
 
 def signs(*shape: int) -> torch.nn.Parameter:
@@ -65,21 +68,172 @@ def test_zero_gradients_flip_nothing() -> None:
     assert torch.equal(w, before)
 
 
-def test_state_is_one_number_a_weight() -> None:
-    w = signs(4, 6)
-    bop = Bop([w])
-    w.grad = torch.randn(4, 6)
-    bop.step()
-    (state,) = bop.state.values()
-    assert sum(value.numel() for value in state.values()) == w.numel()
+def scalar_second_order(
+    weights: list[float], gradients: list[list[float]], gamma: float, sigma: float, tau: float, *, unbiased: bool
+) -> list[float]:
+    weights, m, v = list(weights), [0.0] * len(weights), [0.0] * len(weights)
+    for t, step in enumerate(gradients, 1):
+        for i, g in enumerate(step):
+            m[i] = (1 - gamma) * m[i] + gamma * g
+            v[i] = (1 - sigma) * v[i] + sigma * g**2
+            seen_m, seen_v = (1 - (1 - gamma) ** t, 1 - (1 - sigma) ** t) if unbiased else (1, 1)
+            if weights[i] * (m[i] / seen_m) / (math.sqrt(v[i] / seen_v) + 1e-10) > tau:
+                weights[i] = -weights[i]
+    return weights
 
 
-def test_nan_never_flips_a_weight() -> None:
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_second_order_flips_just_as_the_scalar_rule_says(unbiased: bool) -> None:
+    torch.manual_seed(0)
+    w = signs(200)
+    before, gradients = w.tolist(), torch.randn(8, 200)
+    optimizer = Bop2ndOrder([w], gamma=0.2, tau=0.3, sigma=0.4, unbiased=unbiased)
+    for g in gradients:
+        w.grad = g.clone()
+        optimizer.step()
+    wanted = scalar_second_order(before, gradients.tolist(), 0.2, 0.4, 0.3, unbiased=unbiased)
+    assert w.tolist() == wanted
+    assert wanted != before
+    assert wanted != scalar_second_order(before, gradients.tolist(), 0.2, 0.4, 0.3, unbiased=not unbiased)
+
+
+def test_second_order_is_blind_to_the_scale_of_the_loss() -> None:
+    torch.manual_seed(0)
+    small = signs(200)
+    large = torch.nn.Parameter(small.detach().clone())
+    a, b = Bop2ndOrder([small], gamma=0.2, tau=0.3), Bop2ndOrder([large], gamma=0.2, tau=0.3)
+    for g in torch.randn(8, 200):
+        small.grad, large.grad = g, 1024 * g
+        a.step()
+        b.step()
+    assert torch.equal(small, large)
+
+
+def test_bias_correction_follows_a_schedule() -> None:
+    """Of a constant gradient every corrected average is that gradient, whatever gamma was at each step."""
+    w = torch.nn.Parameter(torch.ones(1))
+    optimizer = Bop2ndOrder([w], gamma=0.5, tau=0.99, unbiased=True)
+    for gamma in (0.5, 0.01, 0.2):
+        optimizer.param_groups[0]["gamma"] = gamma
+        w.data.fill_(1)
+        w.grad = torch.full((1,), 3.0)  # m / sqrt(v) is 1 with both corrected
+        optimizer.step()
+        assert w.item() == -1
+
+
+def test_two_filters_flip_just_as_their_scalar_rule_says() -> None:
+    torch.manual_seed(0)
+    w = signs(200)
+    weights, a, m = w.tolist(), [0.0] * 200, [0.0] * 200
+    optimizer = CascadedBop([w], gamma=0.3, alpha=0.2)
+    for g in torch.randn(8, 200):
+        w.grad = g.clone()
+        optimizer.step()
+        for i, value in enumerate(g.tolist()):
+            a[i] = 0.7 * a[i] + 0.3 * value
+            m[i] = 0.8 * m[i] + 0.2 * a[i]
+            weights[i] = -weights[i] if m[i] * weights[i] > 0 else weights[i]
+        assert w.tolist() == weights
+
+
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """All that the optimizer keeps, in bytes."""
+    return sum(
+        value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 8
+        for state in optimizer.state.values()
+        for value in state.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "wanted"), [(Bop, 4), (Bop2ndOrder, 8), (CascadedBop, 8), (lambda w: Bop(w, first="gradient"), 4)]
+)
+def test_bytes_of_state_a_weight(
+    build: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], wanted: int
+) -> None:
+    """Adam on latent weights needs 12: its two averages, and the latent weights themselves (tests/train/test_latent.py)."""
+    weights = [signs(40, 60), signs(30)]
+    optimizer = build(weights)
+    for w in weights:
+        w.grad = torch.randn_like(w)
+    optimizer.step()
+    assert state_bytes(optimizer) == wanted * sum(w.numel() for w in weights)
+
+
+@pytest.mark.parametrize(("first", "share"), [("zero", 0.34), ("gradient", 0.5)])
+def test_flips_of_the_first_step(first: Literal["zero", "gradient"], share: float) -> None:
+    """gamma 1e-4, tau 1e-8 and gradients as small as BinaryNet's: a first average of the gradient is above tau anyhow."""
+    torch.manual_seed(0)
+    w = signs(100_000)
+    before = w.detach().clone()
+    w.grad = torch.randn(100_000) * 1e-4 * 2.42  # |g| > tau / gamma for 68 % of the weights
+    Bop([w], gamma=1e-4, tau=1e-8, first=first).step()
+    assert (w != before).float().mean().item() == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("optimizer", [Bop, CascadedBop])
+def test_large_tensors_are_worked_on_in_pieces(optimizer: type[Bop] | type[CascadedBop]) -> None:
+    torch.manual_seed(0)
+    rows = 3 * CHUNK * torch.get_num_threads() // 1000
+    large = signs(rows, 1000)
+    small = [torch.nn.Parameter(row.clone()) for row in large.detach()[[0, rows // 2, -1]]]
+    a, b = optimizer([large], gamma=0.5), optimizer(small, gamma=0.5)
+    for _ in range(2):
+        large.grad = torch.randn_like(large)
+        for w, g in zip(small, large.grad[[0, rows // 2, -1]], strict=True):
+            w.grad = g
+        a.step()
+        b.step()
+    assert torch.equal(large[[0, rows // 2, -1]], torch.stack(list(small)))
+
+
+def test_channels_last_weights_flip_alike() -> None:
+    torch.manual_seed(0)
+    plain = signs(4, 3, 5, 5)
+    last = torch.nn.Parameter(plain.detach().clone(memory_format=torch.channels_last))
+    plain.grad = torch.randn(4, 3, 5, 5)
+    last.grad = plain.grad.clone()
+    Bop([plain], gamma=1.0).step()
+    Bop([last], gamma=1.0).step()
+    assert torch.equal(plain, last)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compiled_step_flips_alike_and_follows_gamma() -> None:
+    """Gamma as a tensor is an input of what is compiled: a schedule compiles nothing anew."""
+    torch.manual_seed(0)
+    eager = [signs(16, 40), signs(30)]
+    compiled = [torch.nn.Parameter(w.detach().clone()) for w in eager]
+    a, b = Bop(eager, gamma=0.5, tau=0.1), Bop(compiled, gamma=torch.tensor(0.5), tau=0.1)
+    torch._dynamo.reset()
+    step = torch.compile(b.step)
+    for number in range(5):
+        a.param_groups[0]["gamma"] = 0.5**number
+        b.param_groups[0]["gamma"].fill_(0.5**number)
+        with torch._dynamo.config.patch(error_on_recompile=number > 1):  # the first step makes the state
+            for w, v in zip(eager, compiled, strict=True):
+                w.grad = torch.randint(-8, 9, w.shape) / 8
+                v.grad = w.grad.clone()
+            a.step()
+            step()
+        assert all(torch.equal(w, v) for w, v in zip(eager, compiled, strict=True))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda w: Bop(w, gamma=1.0, tau=0),
+        lambda w: Bop2ndOrder(w, gamma=1.0, tau=0, unbiased=True),
+        lambda w: CascadedBop(w, gamma=1.0),
+    ],
+)
+def test_nan_never_flips_a_weight(build: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]) -> None:
     w = signs(3)
     before = w.detach().clone()
-    bop = Bop([w], gamma=1.0, tau=0)
-    w.grad = torch.full((3,), math.nan)
-    bop.step()
+    optimizer = build([w])
+    for value in (math.nan, 1.0, -1.0):
+        w.grad = torch.full((3,), value)
+        optimizer.step()
     assert torch.equal(w, before)
 
 
@@ -153,3 +307,12 @@ def test_step_returns_the_loss_of_its_closure() -> None:
 def test_values_out_of_range_are_refused(gamma: float, tau: float) -> None:
     with pytest.raises(ValueError, match="must be"):
         Bop([signs(1)], gamma, tau)
+
+
+def test_other_values_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="first must be"):
+        Bop([signs(1)], first="last")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sigma must be"):
+        Bop2ndOrder([signs(1)], sigma=0)
+    with pytest.raises(ValueError, match="alpha must be"):
+        CascadedBop([{"params": [signs(1)], "alpha": 2}])
