@@ -140,7 +140,8 @@ class Bop(FlippingOptimizer):
 
     def push(self, group: dict[str, Any], state: dict[str, Tensor], gradient: Tensor, *averages: Tensor) -> Tensor:  # noqa: ARG002
         (average,) = averages
-        return average.lerp_(gradient, group["gamma"])
+        average.lerp_(gradient, group["gamma"])
+        return average
 
 
 class Bop2ndOrder(FlippingOptimizer):
@@ -195,7 +196,7 @@ class Bop2ndOrder(FlippingOptimizer):
         v.lerp_(gradient.square(), group["sigma"])
         if not group["unbiased"]:
             return m / v.sqrt().add_(1e-10)
-        seen_m, seen_v = 1 - state["unseen"]
+        seen_m, seen_v = (1 - state["unseen"]).unbind()
         return (m / seen_m).div_((v / seen_v).sqrt_().add_(1e-10))
 
 
@@ -228,4 +229,5 @@ class CascadedBop(FlippingOptimizer):
     def push(self, group: dict[str, Any], state: dict[str, Tensor], gradient: Tensor, *averages: Tensor) -> Tensor:  # noqa: ARG002
         first, second = averages
         first.lerp_(gradient, group["gamma"])
-        return second.lerp_(first, group["alpha"])
+        second.lerp_(first, group["alpha"])
+        return second
