@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
 from bnncc.kernels.binary import conv, refuse_values
+from bnncc.kernels.most import most_listed
 from bnncc.layout import DTYPES, Unit, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
@@ -268,15 +269,12 @@ def work(op: Op) -> Mapping[str, float]:
 
 
 def worst(op: Op, lanes: int = LANES) -> Mapping[str, float]:
-    """A bound for any input: windows inside the image as full as they may be before their unset inputs are added instead, the
-    others full, and every list one row too long for its last quad."""
+    """A bound for any input: as many inputs on lists as there can be, and every list one row too long for its last quad."""
     c = conv(op)
     windows = Windows.of(c)
-    rows_in, columns_in = windows.inside(0), windows.inside(1)
-    inside = int(rows_in.all(axis=1).sum() * columns_in.all(axis=1).sum())
     blocks = -(-c.weight.shape[0] // lanes)
-    rows = c.x.shape[0] * int(rows_in.sum()) * int(columns_in.sum()) - inside * (c.taps - unset_limit(c, lanes))
-    lists = len(rows_in) * int(columns_in.sum()) + (c.y.pixels if c.cut else 0)
+    rows = most_listed(windows, c.x.shape[0], unset_limit(c, lanes))
+    lists = windows.out[0] * int(windows.inside(1).sum()) + (c.y.pixels if c.cut else 0)
     quads = rows / 4 + lists
     most = {"list": lists, "quad": quads, "carry": quads / 4 + 0.75 * lists}
     return {**work_at(c, 1.0, lanes), **{part: times * blocks for part, times in most.items()}}
