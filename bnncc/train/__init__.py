@@ -2,6 +2,8 @@
 
 from bnncc.train.bop import Bop, Bop2ndOrder, CascadedBop
 from bnncc.train.export import ExportCheck, export_onnx
+from bnncc.train.joint import BinaryAndReal
+from bnncc.train.latent import fold, latent
 from bnncc.train.layers import (
     BinaryConv2d,
     BinaryLinear,
@@ -14,6 +16,7 @@ from bnncc.train.layers import (
 from bnncc.train.schedules import GroupSchedule, Schedule
 
 __all__ = [
+    "BinaryAndReal",
     "BinaryConv2d",
     "BinaryLinear",
     "Bop",
@@ -26,6 +29,8 @@ __all__ = [
     "Sign",
     "binary_parameters",
     "export_onnx",
+    "fold",
+    "latent",
     "real_parameters",
     "sign",
 ]

@@ -27,9 +27,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
+from torch.nn.utils import parametrize
 
 from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
 from bnncc.files import write_whole
+from bnncc.train.latent import fold
 from bnncc.train.layers import BIPOLAR_QUANT, binary_layers, watch_signs
 
 OPSET = 18
@@ -78,7 +80,8 @@ def export_onnx(
     The same model gives the same bytes (with the same versions of torch and onnx).
 
     Args:
-        model: takes one tensor [1,C,H,W] and returns one tensor or a tuple of them; it is left as it was.
+        model: takes one tensor [1,C,H,W] and returns one tensor or a tuple of them; it is left as it was. Of latent
+            weights the signs are written.
         path: the file to write.
         input_shape: [1,C,H,W], or any shape whose first dimension is 1.
         exits: names for the outputs, which are the logits of early exits in order of depth. Without it a single output
@@ -105,6 +108,7 @@ def export_onnx(
         raise UsageError.of("E0706", f"input type {input_dtype}", remedy="give uint8 or float32")
     _check_parameters(model)
     model = copy.deepcopy(model).cpu().eval()
+    fold(model)
     random = np.random.default_rng(seed)
     extent = (samples, *input_shape)
     inputs: _Array = (
@@ -186,7 +190,7 @@ def _check_parameters(model: nn.Module) -> None:
             remedy="train binary_parameters(model) with Bop and real_parameters(model) with another optimizer",
         )
         for path, layer in binary_layers(model)
-        if not (layer.weight.abs() == 1).all()
+        if not parametrize.is_parametrized(layer, "weight") and not (layer.weight.abs() == 1).all()
     ]
     raise_all(problems)
 

@@ -1,4 +1,5 @@
-"""Layers of binarized networks. Their weights are the binary values themselves: there are no latent weights."""
+"""Layers of binarized networks. Their weights are the binary values themselves, unless `bnncc.train.latent` puts latent
+weights under them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,12 @@ class _SignSTE(torch.autograd.Function):
         return passed * (2 - 2 * distance) if ctx.polynomial else passed, None, None
 
 
+def straight_through_sign(x: Tensor, clip: float, polynomial: bool) -> Tensor:
+    """`sign` of what is no activation: it is not watched, and no node of an export."""
+    result: Tensor = _SignSTE.apply(x, clip, polynomial)  # type: ignore[no-untyped-call]
+    return result
+
+
 def sign(x: Tensor, *, clip: float = 1, polynomial: bool = False) -> Tensor:
     """+1 where x >= 0, so at zero too, and -1 elsewhere.
 
@@ -52,19 +59,19 @@ def sign(x: Tensor, *, clip: float = 1, polynomial: bool = False) -> Tensor:
         return torch.onnx.ops.symbolic(BIPOLAR_QUANT, (x, scale), dtype=x.dtype, shape=x.shape, version=1)
     if _watched is not None:
         _watched.append(x.detach())
-    result: Tensor = _SignSTE.apply(x, clip, polynomial)  # type: ignore[no-untyped-call]
-    return result
+    return straight_through_sign(x, clip, polynomial)
 
 
 class Sign(nn.Module):
-    """`sign` as a layer."""
+    """`sign` as a layer. While `real` is set, it is clamp(x, -1, 1) instead (`bnncc.train.latent.full_precision`)."""
 
     def __init__(self, *, clip: float = 1, polynomial: bool = False) -> None:
         super().__init__()
         self.clip, self.polynomial = clip, polynomial
+        self.real = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return sign(x, clip=self.clip, polynomial=self.polynomial)
+        return x.clamp(-1, 1) if self.real else sign(x, clip=self.clip, polynomial=self.polynomial)
 
     def extra_repr(self) -> str:
         return f"clip={self.clip}, polynomial={self.polynomial}"
@@ -263,12 +270,12 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
 
 
 def binary_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that hold -1 and +1, each once: those for `Bop`."""
-    weights = {id(layer.weight) for _, layer in binary_layers(model)}
+    """The parameters that hold -1 and +1, each once: those for `Bop`. Latent weights are not among them."""
+    weights = {id(layer._parameters.get("weight")) for _, layer in binary_layers(model)}
     return [parameter for parameter in model.parameters() if id(parameter) in weights]
 
 
 def real_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """All the other parameters (of batch normalisation, of real layers), each once: those for Adam."""
+    """All the other parameters (of batch normalisation, of real layers, latent weights), each once: those for Adam."""
     binary = {id(parameter) for parameter in binary_parameters(model)}
     return [parameter for parameter in model.parameters() if id(parameter) not in binary]

@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import pytest
 import torch
@@ -151,24 +150,13 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 def test_bytes_of_state_a_weight(
     build: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], wanted: int
 ) -> None:
-    """Adam on latent weights needs 12: its two averages, and the latent weights themselves (tests/train/test_latent.py)."""
+    """Adam on latent weights needs 12 (tests/train/test_statements.py)."""
     weights = [signs(40, 60), signs(30)]
     optimizer = build(weights)
     for w in weights:
         w.grad = torch.randn_like(w)
     optimizer.step()
     assert state_bytes(optimizer) == wanted * sum(w.numel() for w in weights)
-
-
-@pytest.mark.parametrize(("first", "share"), [("zero", 0.34), ("gradient", 0.5)])
-def test_flips_of_the_first_step(first: Literal["zero", "gradient"], share: float) -> None:
-    """gamma 1e-4, tau 1e-8 and gradients as small as BinaryNet's: a first average of the gradient is above tau anyhow."""
-    torch.manual_seed(0)
-    w = signs(100_000)
-    before = w.detach().clone()
-    w.grad = torch.randn(100_000) * 1e-4 * 2.42  # |g| > tau / gamma for 68 % of the weights
-    Bop([w], gamma=1e-4, tau=1e-8, first=first).step()
-    assert (w != before).float().mean().item() == pytest.approx(share, abs=0.01)
 
 
 @pytest.mark.parametrize("optimizer", [Bop, CascadedBop])
