@@ -27,6 +27,7 @@ class Linear:
     geometry: Mapping[str, Any]  # kernel, strides, pads, dilations, up, groups of the Conv
     to_file: Callable[[NDArray[Any]], NDArray[Any]]  # weights [O, C / groups, kh, kw] in the order of the file's own
     pad_value: float = 0.0
+    own_scale: bool = True  # the file's weights are the signs times the scale, to the last digit
 
     @property
     def dense(self) -> bool:

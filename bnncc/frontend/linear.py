@@ -203,7 +203,8 @@ def layer(ctx: Context, w: Weights, shape: Shape) -> Value:
     if signs is None:
         return real_weights(ctx, w, shape)
     pad_value = w.value.pad_value if w.value.padded else 0.0
-    return lower(ctx, Linear(w.node, signs, scale, w.bias, w.geometry, w.to_file, pad_value), w.value, shape)
+    own = bool(np.all(np.abs(w.weight) == scale.reshape(-1, *[1] * (w.weight.ndim - 1))))
+    return lower(ctx, Linear(w.node, signs, scale, w.bias, w.geometry, w.to_file, pad_value, own), w.value, shape)
 
 
 def bias_of(ctx: Context, node: onnx.NodeProto, index: int, channels: int) -> NDArray[np.float32] | None:
@@ -257,7 +258,9 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
     reasons = []
     if not source.exact:
         reasons.append("its input is not an exact multiple of a power of two in float32")
-    if not is_power_of_two(layer.scale):
+    if not layer.own_scale:
+        reasons.append("its weights are +-s but for their last digits")
+    elif not is_power_of_two(layer.scale):
         reasons.append("its weights are +-s with s no power of two, so the reference's own float sums are inexact")
     if layer.dense and layer.bias is not None and not exact_bias(layer, unit, bound):
         reasons.append("Gemm adds its bias before blocks of the sum, so its rounding depends on the blocking")
@@ -265,7 +268,9 @@ def lower(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
     if reasons:
         twin = edit(ctx, layer, source, value, steps, conv_of_signs)
         largest = bound + float(np.abs(correction).max()) + largest_bias(layer, unit)
-        conv_of_signs = replace(conv_of_signs, file_error=(conv_of_signs.taps + 4) * 2.0**-24 * largest)
+        jitter = 0 if layer.own_scale else SCALE_JITTER
+        error = ((conv_of_signs.taps + 4) * 2.0**-24 + jitter) * largest
+        conv_of_signs = replace(conv_of_signs, file_error=error)
         ctx.edits.reasons.append((label(node), "; ".join(reasons)))
     return finish(ctx, layer, conv_of_signs, steps, twin, edited=bool(reasons), value=value)
 
@@ -305,12 +310,13 @@ def real(ctx: Context, layer: Linear, value: Value, shape: Shape) -> Value:
         steps.append(step("add", layer.bias))
     op = layer.of(value.tensor, Tensor(ctx.name(out, "acc"), Elem.F32, shape))
     twin = out
-    if steps:
+    if steps or not layer.own_scale:
         if layer.dense:
             op = replace(op, order="packed")
         twin = edit(ctx, layer, None, value, steps, op)
-        ctx.edits.reasons.append((label(node), "its scale or bias is applied after the sum of a real-valued layer"))
-    return finish(ctx, layer, op, steps, twin, edited=bool(steps), value=value)
+        why = "its scale or bias is applied after the sum of a real-valued layer"
+        ctx.edits.reasons.append((label(node), why if steps else "its weights are +-1 but for their last digits"))
+    return finish(ctx, layer, op, steps, twin, edited=bool(steps) or not layer.own_scale, value=value)
 
 
 def real_weights(ctx: Context, w: Weights, shape: Shape) -> Value:

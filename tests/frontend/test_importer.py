@@ -128,15 +128,21 @@ def test_scales_and_biases(kind: str, scale: str, bias: str) -> None:
     assert exact(verified(net))
 
 
-def test_jitter_in_the_last_digit_of_the_weights_is_one_scale() -> None:
+@pytest.mark.parametrize("scale", [0.7, 1.0])
+def test_jitter_in_the_last_digit_of_the_weights_is_one_scale(scale: float) -> None:
     net, x = small_net()
-    w = net.rng.choice([-0.7, 0.7], (6, 9, 2, 2)).astype(np.float32)
-    net.outputs.append(
-        net.node(
-            "Conv", x, net.const(np.nextafter(w, np.where(net.rng.random(w.shape) < 0.5, 0, 9).astype(np.float32)))
-        )
-    )
+    w = net.rng.choice([-scale, scale], (6, 9, 2, 2)).astype(np.float32)
+    jitter = np.where(net.rng.random(w.shape) < 0.5, 1 - 2.0**-23, 1 + 2.0**-23).astype(np.float32)
+    net.outputs.append(net.node("Conv", x, net.const(w * jitter)))
     assert exact(verified(net))
+
+
+def test_jitter_in_weights_of_one_on_real_values() -> None:
+    net = Net(np.random.default_rng(0), (60,), T.FLOAT)
+    w = net.rng.choice([-1.0, 1.0], (60, 5)) * net.rng.choice([1 - 2.0**-23, 1 + 2.0**-23], (60, 5))
+    net.outputs.append(net.node("MatMul", "x", net.const(w.astype(np.float32))))
+    c = verified(net)
+    assert any("last digits" in why for _, why in c.imported.reasons)
 
 
 @pytest.mark.parametrize("size", range(3, 13))
