@@ -296,6 +296,11 @@ CODES: dict[str, tuple[str, str]] = {
         "is not the user's.",
     ),
     # E07: training and export
+    "E0701": (
+        "training is not installed",
+        "Training needs torch, Lightning, TensorBoard, matplotlib and onnxscript, which come with "
+        "`pip install 'bnncc[train]'`. The compiler works without them.",
+    ),
     "E0702": (
         "training diverged",
         "The loss became infinite or NaN. Bop leaves the binary weights valid, but batch normalisation's parameters "
@@ -338,6 +343,15 @@ CODES: dict[str, tuple[str, str]] = {
         "no such schedule",
         "A schedule is a table with kind (constant, exponential, step, linear, cosine), unit (step or epoch) and the kind's "
         "own settings: end and over, or factor and every.",
+    ),
+    "E0710": (
+        "a recipe is not as it should be",
+        "A recipe is a TOML file with the keys of docs/train.md. An unknown key, a value of another type, or a name "
+        "that stands for nothing is refused, and so is a variant that the recipe does not have.",
+    ),
+    "E0711": (
+        "the folder holds a run",
+        "A training run does not overwrite another one: it goes on with it (--resume), or goes to a folder of its own.",
     ),
     # W: warnings
     "W0301": (

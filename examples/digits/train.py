@@ -17,9 +17,10 @@ import torch
 
 from bnncc.errors import BnnccError
 from bnncc.files import write_whole
-from bnncc.train import data, export_onnx
-from bnncc.train.loop import Settings, leave, predict, train
-from bnncc.train.models import DigitsNet
+from bnncc.train import export_onnx
+from bnncc.train.evaluate import leave, predict
+from bnncc.train.recipe import load
+from bnncc.train.run import train
 
 EXITS = ("exit1", "exit2", "exit3")
 THRESHOLD = 0.25
@@ -34,17 +35,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of images (%(default)s)")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)  # the outcome depends on it, and the network is too small to gain from more
-    torch.manual_seed(options.seed)
-    digits, model = data.digits(), DigitsNet()
-    settings = Settings(options.epochs, batch_size=50, gamma=1e-2, gamma_decay=0.01, seed=options.seed)
-    train(model, digits.train, digits.test, settings)
+    # one thread: the outcome depends on it, and the network is too small to gain from more
+    recipe = load("digits", changes={"epochs": options.epochs, "seed": options.seed})
+    run = train(recipe, accelerator="cpu", devices=1, threads=1)
+    model, test = run.model, run.data.test
 
     check = export_onnx(model, options.out / "digits.onnx", (1, 1, 8, 8), exits=EXITS, exit_threshold=THRESHOLD)
-    logits, y = predict(model, digits.test), torch.tensor(digits.test.y)
+    logits, y = predict(model, test), torch.tensor(test.y)
     arrays = io.BytesIO()
     outputs: dict[str, Any] = {name: z.numpy() for name, z in zip(EXITS, logits, strict=True)}
-    np.savez_compressed(arrays, x=digits.test.x, y=digits.test.y, **outputs)
+    np.savez_compressed(arrays, x=test.x, y=test.y, **outputs)
     write_whole(options.out / "digits_test.npz", arrays.getvalue())
 
     classes, taken = leave(logits, THRESHOLD)

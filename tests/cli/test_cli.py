@@ -18,7 +18,7 @@ from tests.nets import Net
 
 
 def test_help_of_every_command_has_an_example(run):
-    commands = ("compile", "verify", "measure", "cycles", "bench", "flash", "targets", "explain", "doctor")
+    commands = ("compile", "verify", "measure", "cycles", "bench", "train", "flash", "targets", "explain", "doctor")
     top = run("--help")
     for command in commands:
         assert command in top.out

@@ -1,0 +1,103 @@
+"""bnncc train."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnncc.cli.options import Json
+from bnncc.cli.show import console, print_json, print_table
+from bnncc.errors import ToolError, UsageError
+
+if TYPE_CHECKING:
+    pass
+
+NEEDED = ("torch", "lightning", "tensorboard", "matplotlib", "onnxscript")
+
+
+def train_command(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="One of --list, or a .toml file.", show_default=False)
+    ] = "",
+    variants: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VARIANT]...", help="Its variants, such as `reduced`.", show_default=False),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training part.")] = None,
+    width: Annotated[float | None, typer.Option("--width", help="Factor on the width of all layers.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the weights, the order and all else.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key: optimizer.binary.gamma=1e-3"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="For the results; build/train/RECIPE-sSEED if not given."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of the CPU; all of them if not given.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option("--accelerator", help="cpu, gpu or auto.")] = "auto",
+    devices: Annotated[int, typer.Option("--devices", min=1, help="How many, each in a process of its own.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; see Lightning on how to start them.")] = 1,
+    listing: Annotated[bool, typer.Option("--list", help="Show the recipes that come with bnncc.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a network of the papers by its recipe, and export it.
+
+    Example: bnncc train nayak-lenet5 --epochs 2
+    """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ToolError.of("E0701", f"{', '.join(missing)} cannot be imported", remedy="pip install 'bnncc[train]'")
+    from bnncc.train import recipe as recipes
+
+    if listing:
+        _list(json=json)
+        return
+    if not recipe:
+        raise UsageError.of("E0710", "no recipe", remedy=f"give a .toml file or one of: {', '.join(recipes.names())}")
+    given = {"epochs": epochs, "width": width, "seed": seed}
+    changed = {key: value for key, value in given.items() if value is not None} | dict(
+        map(recipes.parse, changes or [])
+    )
+    loaded = recipes.load(recipe, variants or (), changed)
+    folder = out or Path("build/train") / f"{loaded.name}-s{loaded.seed}"
+    from bnncc.train.run import train
+
+    run = train(
+        loaded,
+        out=folder,
+        resume=resume,
+        show=not json,
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        threads=threads,
+    )
+    if run.rank:
+        return
+    from bnncc.train.summary import write_files
+
+    about = write_files(run, folder)
+    if json:
+        print_json({"ok": True, "folder": str(folder)} | about)
+        return
+    rows = [(key, value, loaded.reported.get(key)) for key, value in run.test.items()]
+    print_table(loaded.title, [("test", "left"), ("here", "right"), ("paper", "right")], rows)
+    console.print(
+        f"wrote model.onnx, summary.md, result.json and metrics.csv to {folder}", highlight=False, soft_wrap=True
+    )
+
+
+def _list(*, json: bool) -> None:
+    from bnncc.train import recipe as recipes
+
+    rows = [(recipes.load(name), recipes.variants(name)) for name in recipes.names()]
+    if json:
+        print_json([{"name": r.name, "title": r.title, "paper": r.paper, "variants": v} for r, v in rows])
+        return
+    columns = [("recipe", "left"), ("variants", "left"), ("epochs", "right"), ("title", "left")]
+    print_table("recipes", columns, [(r.name, " ".join(v), r.epochs, r.title) for r, v in rows])

@@ -1,0 +1,149 @@
+"""The training loop as a Lightning module: what happens in a step and after an epoch."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from bnncc.errors import ModelError
+from bnncc.train.batches import Batch, Batches, Samples
+from bnncc.train.evaluate import outputs_of
+from bnncc.train.flips import Flips
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Schedule = Callable[[int], float]
+"""The value of a setting at a step, counted from 0."""
+
+Row = dict[str, float]
+CHECKPOINT_SECONDS = 300
+
+
+class Training(pl.LightningModule):
+    """Trains `model` on `samples`, on the sum of its exits' losses.
+
+    Before each step the random number generator is seeded with the run's seed and the number of the step, and each
+    schedule's value is set: a step depends on nothing but the weights, the optimizer's state and its number. So a
+    run that was interrupted and goes on ends with the same bits.
+
+    `epochs` and `steps` hold what was observed: a row for each epoch, to which `evaluate` adds, and one for every
+    `log_every`-th step. With `checkpoint` the state is kept in that file after each epoch, and in long ones more often,
+    and `about` with it. `after_epoch` is called when the epoch's row and checkpoint are there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: Samples,
+        batches: Batches,
+        *,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        schedules: Mapping[tuple[int, str], Schedule],
+        evaluate: Callable[[], Row],
+        log_every: int = 0,
+        checkpoint: Path | None = None,
+        about: Mapping[str, Any] | None = None,
+        after_epoch: Callable[["Training"], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.samples, self.batches = model, samples, batches
+        self.loss, self.optimizer, self.schedules = loss, optimizer, schedules
+        self.evaluate, self.checkpoint, self.about, self.after_epoch = evaluate, checkpoint, about, after_epoch
+        self.log_every = log_every or max(1, len(batches) // 10)
+        self.flips = Flips(model)
+        self.epochs: list[Row] = []
+        self.steps: list[Row] = []
+        self.totals, self.count = torch.zeros(2, dtype=torch.float64), 0
+        self.saved = time.monotonic()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer
+
+    def on_fit_start(self) -> None:
+        self.batches.rank, self.batches.world = self.trainer.global_rank, self.trainer.world_size
+        self.samples.to(self.device)
+        self.totals = self.totals.to(self.device)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        del device, dataloader_idx
+        return batch  # the samples are on the device already, or go there once they are made
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        del batch_idx
+        self.batches.done = batch.number + 1
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        torch.manual_seed(self.batches.seed * 1_000_003 + batch.number * world + rank)
+        for (group, key), schedule in self.schedules.items():
+            self.optimizer.param_groups[group][key] = schedule(batch.number)
+        if batch.number % self.log_every == 0:
+            self.flips.begin()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        del batch_idx
+        y = self.samples.targets(batch)
+        outputs = outputs_of(self.model, self.samples.inputs(batch))
+        loss = torch.stack([self.loss(z, y) for z in outputs]).sum()
+        self.totals[0] += loss.detach() * len(y)
+        if self.samples.classes:
+            self.totals[1] += (outputs[-1].detach().argmax(1) == y).sum()
+        self.count += len(y)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        del batch_idx
+        if batch.number % self.log_every == 0:
+            row = {"epoch": batch.epoch + 1, "step": batch.number + 1, "loss": self._finite(outputs["loss"])}
+            self._keep("step", self.steps, row | self.flips.end())
+            late = time.monotonic() - self.saved > CHECKPOINT_SECONDS
+            if self.checkpoint and self.trainer.strategy.broadcast(late):
+                self._save()
+
+    def on_train_epoch_end(self) -> None:
+        epoch = self.current_epoch + 1
+        loss = self._finite(self.totals[0]) / self.count
+        row = {"epoch": epoch, "step": self.batches.done, "loss": loss}
+        if self.samples.classes:
+            row["training_accuracy"] = self.totals[1].item() / self.count
+        self.totals, self.count = torch.zeros_like(self.totals), 0
+        flips = [row["flips"] for row in self.steps if row["epoch"] == epoch]
+        if flips:
+            row |= {"flips": sum(flips) / len(flips)}
+        row |= {key: float(self.optimizer.param_groups[group][key]) for group, key in self.schedules}
+        self._keep("epoch", self.epochs, row | self.evaluate())
+        if self.checkpoint:
+            self._save()
+        if self.after_epoch:
+            self.after_epoch(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["about"] = dict(self.about or {})
+        checkpoint["done"] = self.batches.done
+        checkpoint["observed"] = [self.epochs, self.steps, self.totals.tolist(), self.count]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.batches.done = checkpoint["done"]
+        self.epochs, self.steps, totals, self.count = checkpoint["observed"]
+        self.totals = torch.tensor(totals, dtype=torch.float64, device=self.totals.device)
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        self.trainer.save_checkpoint(str(self.checkpoint))
+
+    def _finite(self, loss: Tensor) -> float:
+        if not torch.isfinite(loss):
+            raise ModelError.of(
+                "E0702",
+                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}",
+                remedy="lower the rate of the real parameters, and look for values that are not finite in the data",
+            )
+        return loss.item()
+
+    def _keep(self, kind: str, rows: list[Row], row: Row) -> None:
+        rows.append(row)
+        shown = {f"{kind}/{key}": value for key, value in row.items() if key != "step"}
+        for logger in self.loggers:
+            logger.log_metrics(shown, int(row["step"]))
