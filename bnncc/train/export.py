@@ -31,7 +31,7 @@ from torch.nn.utils import parametrize
 
 from bnncc.errors import Diagnostic, ModelError, UsageError, raise_all
 from bnncc.files import write_whole
-from bnncc.train.latent import fold
+from bnncc.train.latents import fold
 from bnncc.train.layers import BIPOLAR_QUANT, binary_layers, watch_signs
 
 OPSET = 18

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bnncc.train.latent import clip_weights, latent_layers, xavier_scale
+from bnncc.train.latents import clip_weights, latent_layers, xavier_scale
 from bnncc.train.layers import binary_parameters, real_parameters
 
 

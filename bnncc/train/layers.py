@@ -1,7 +1,7 @@
-"""Layers of binarized networks. Their weights are the binary values themselves, unless `bnncc.train.latent` puts latent
+"""Layers of binarized networks. Their weights are the binary values themselves, unless `bnncc.train.latents` puts latent
 weights under them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,15 +63,16 @@ def sign(x: Tensor, *, clip: float = 1, polynomial: bool = False) -> Tensor:
 
 
 class Sign(nn.Module):
-    """`sign` as a layer. While `real` is set, it is clamp(x, -1, 1) instead (`bnncc.train.latent.full_precision`)."""
+    """`sign` as a layer. `real`, if set, is what it does instead (`bnncc.train.latents.full_precision`)."""
+
+    real: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, *, clip: float = 1, polynomial: bool = False) -> None:
         super().__init__()
         self.clip, self.polynomial = clip, polynomial
-        self.real = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(-1, 1) if self.real else sign(x, clip=self.clip, polynomial=self.polynomial)
+        return self.real(x) if self.real is not None else sign(x, clip=self.clip, polynomial=self.polynomial)
 
     def extra_repr(self) -> str:
         return f"clip={self.clip}, polynomial={self.polynomial}"
@@ -279,3 +280,23 @@ def real_parameters(model: nn.Module) -> list[nn.Parameter]:
     """All the other parameters (of batch normalisation, of real layers, latent weights), each once: those for Adam."""
     binary = {id(parameter) for parameter in binary_parameters(model)}
     return [parameter for parameter in model.parameters() if id(parameter) not in binary]
+
+
+def set_norm_momentum(model: nn.Module, *, torch: float | None = None, keras: float | None = None) -> None:
+    """Set the momentum of batch normalisation's running statistics, in either of the two conventions.
+
+    `torch` is the weight of the new batch, running = (1 - torch) * running + torch * batch; `keras`, as in Keras and in
+    the papers, that of the old: keras = 1 - torch. torch's default is 0.1, a Keras momentum of 0.9; Keras's is 0.99.
+
+    Raises:
+        ValueError: not exactly one is given, or it is not in [0, 1].
+    """
+    if (torch is None) == (keras is None):
+        raise ValueError("give the momentum in one convention: torch=, or keras=")
+    given = torch if torch is not None else keras
+    assert given is not None
+    if not 0 <= given <= 1:
+        raise ValueError(f"the momentum must be in [0, 1], not {given}")
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = given if torch is not None else 1 - given

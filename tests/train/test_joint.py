@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam
 
 from bnncc.train import BinaryAndReal, BinaryConv2d, BinaryLinear, Bop, GroupSchedule, Schedule, Sign
 from bnncc.train.joint import real_groups
-from bnncc.train.latent import latent, latent_layers, xavier_scale
+from bnncc.train.latents import latent, latent_layers, xavier_scale
 from bnncc.train.layers import binary_parameters
 
 

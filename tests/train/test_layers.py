@@ -6,7 +6,16 @@ import torch
 from torch import nn
 
 from bnncc.train import BinaryConv2d, BinaryLinear, Normalize, Sign, binary_parameters, real_parameters, sign
-from bnncc.train.layers import BinaryConv1d, BinaryConvTranspose2d, Blur, ChannelNorm, RPReLU, RSign, watch_signs
+from bnncc.train.layers import (
+    BinaryConv1d,
+    BinaryConvTranspose2d,
+    Blur,
+    ChannelNorm,
+    RPReLU,
+    RSign,
+    set_norm_momentum,
+    watch_signs,
+)
 
 
 def test_sign_of_zero_is_plus_one() -> None:
@@ -149,3 +158,17 @@ def test_normalisation_of_bytes_is_exact() -> None:
     assert got.dtype == torch.float32
     assert (got * 128 + 128).tolist() == list(range(256))
     assert torch.equal(got, Normalize(128, 128)(x.float()))
+
+
+def test_momentum_in_both_conventions() -> None:
+    model, x = nn.Sequential(nn.BatchNorm1d(1), nn.BatchNorm2d(1)), torch.tensor([[1.0], [3.0]])
+    set_norm_momentum(model, keras=0.75)
+    assert [layer.momentum for layer in model] == [0.25, 0.25]
+    model[0](x)
+    assert model[0].running_mean.item() == 0.75 * 0 + 0.25 * 2
+    set_norm_momentum(model, torch=0.75)
+    model[0](x)
+    assert model[0].running_mean.item() == 0.25 * 0.5 + 0.75 * 2
+    for wrong in ({}, {"torch": 0.1, "keras": 0.9}, {"keras": 1.1}):
+        with pytest.raises(ValueError, match="momentum"):
+            set_norm_momentum(model, **wrong)

@@ -95,3 +95,22 @@ def test_bireal_for_imagenet_ends_in_a_real_layer() -> None:
 def test_exits_are_blocks_in_rising_order(exits: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="from 1 to 16"):
         BiRealNet(exits=exits, width=4)
+
+
+def test_blocks_pool_where_they_are_told_to() -> None:
+    x = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    usual = VaessenNet()
+    assert [name for name, _ in usual.get_submodule("block1").named_children()] == ["conv", "pool", "norm", "sign"]
+    for order in ("norm-pool-sign", "norm-sign-pool"):
+        model = VaessenNet(order=order)  # type: ignore[arg-type]
+        assert [name for name, _ in model.get_submodule("block1").named_children()] == ["conv", *order.split("-")]
+        assert [name for name, _ in model.get_submodule("block3").named_children()] == ["conv", "norm", "sign"]
+        model.load_state_dict(usual.state_dict())
+        assert model(x).shape == (4, 10)
+    assert BinaryNet(width=4, order="norm-sign-pool", norm="features")(x).shape == (4, 10)
+
+
+@pytest.mark.parametrize("settings", [{"order": "sign-norm-pool"}, {"norm": "group"}])
+def test_unknown_orders_and_norms_are_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="is none of"):
+        VaessenNet(**settings)  # type: ignore[arg-type]

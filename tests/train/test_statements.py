@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, Optimizer
 
 from bnncc.train import BinaryAndReal, Bop, binary_parameters, real_parameters
-from bnncc.train.latent import latent, latent_layers
+from bnncc.train.latents import latent, latent_layers
 from bnncc.train.models import BinaryNet, VaessenNet
 
 

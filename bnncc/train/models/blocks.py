@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -13,6 +13,9 @@ Norm = Literal["batch", "channels", "features"]
 
 Activation = Literal["sign", "relu"]
 
+Order = Literal["pool-norm-sign", "norm-pool-sign", "norm-sign-pool"]
+"""Where a block pools. Of signs, a maximum is nearly always +1 (Alizadeh, section 3.4)."""
+
 
 def _norm2d(kind: Norm, channels: int, height: int, width: int) -> nn.Module:
     if kind == "batch":
@@ -21,18 +24,28 @@ def _norm2d(kind: Norm, channels: int, height: int, width: int) -> nn.Module:
 
 
 def conv_block(
-    shape: Sequence[int], outputs: int, kernel: int, *, padding: int = 0, pool: bool = False, norm: Norm = "batch"
+    shape: Sequence[int],
+    outputs: int,
+    kernel: int,
+    *,
+    padding: int = 0,
+    pool: bool = False,
+    norm: Norm = "batch",
+    order: Order = "pool-norm-sign",
 ) -> tuple[nn.Sequential, tuple[int, int, int]]:
     """Convolution, [2x2 max-pool], normalisation, sign on [C,H,W] = `shape`; with it the shape that comes out."""
     block = nn.Sequential()
     inputs, height, width = shape
     height, width = height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1
     block.add_module("conv", BinaryConv2d(inputs, outputs, kernel, padding=padding))
-    if pool:
-        block.add_module("pool", nn.MaxPool2d(2))
-        height, width = height // 2, width // 2
-    block.add_module("norm", _norm2d(norm, outputs, height, width))
-    block.add_module("sign", Sign())
+    for layer in order.split("-"):
+        if layer == "norm":
+            block.add_module("norm", _norm2d(norm, outputs, height, width))
+        elif layer == "sign":
+            block.add_module("sign", Sign())
+        elif pool:
+            block.add_module("pool", nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
     return block, (outputs, height, width)
 
 
@@ -52,16 +65,25 @@ def dense_block(
 
 
 class FeedForward(nn.Sequential):
-    """A chain of blocks, built one by one; it keeps the shape that the next one gets."""
+    """A chain of blocks, built one by one; it keeps the shape that the next one gets.
 
-    def __init__(self, shape: Sequence[int], norm: Norm = "batch") -> None:
+    Raises:
+        ValueError: an unknown `norm` or `order`.
+    """
+
+    def __init__(self, shape: Sequence[int], norm: Norm = "batch", order: Order = "pool-norm-sign") -> None:
         super().__init__()
-        self.norm = norm
+        for value, known in ((norm, get_args(Norm)), (order, get_args(Order))):
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        self.norm, self.order = norm, order
         self.shape = tuple(shape)
         self.add_module("normalize", Normalize(128, 128))
 
     def add_conv(self, outputs: int, kernel: int, *, padding: int = 0, pool: bool = False) -> None:
-        block, self.shape = conv_block(self.shape, outputs, kernel, padding=padding, pool=pool, norm=self.norm)
+        block, self.shape = conv_block(
+            self.shape, outputs, kernel, padding=padding, pool=pool, norm=self.norm, order=self.order
+        )
         self.add_module(f"block{len(self)}", block)
 
     def add_dense(self, outputs: int, *, activation: Activation = "sign", dropout: float = 0) -> None:

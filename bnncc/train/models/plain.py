@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from bnncc.train.layers import Normalize
-from bnncc.train.models.blocks import Activation, FeedForward, Norm, conv_block, dense_block
+from bnncc.train.models.blocks import Activation, FeedForward, Norm, Order, conv_block, dense_block
 
 Padding = Literal["valid", "same"]
 
@@ -68,7 +68,7 @@ class BinaryNet(FeedForward):
     3x3 convolutions of 128, 128 with max-pooling, 256, 256 with max-pooling, 512, 512 with max-pooling; dense 1024,
     1024, 10; `width` stands for the 128. All convolutions pad but, with "valid", the first: as Helwegen and Nayak have
     it, with 10,352,000 binary weights. With "same", as Courbariaux and Vaessen have it, there are 14,022,016; that is
-    also Nayak's ConvNet. `norm` "channels" is Nayak's network with layer normalisation.
+    also Nayak's ConvNet. `norm` "channels" is Nayak's network with layer normalisation; `order` is where blocks pool.
     """
 
     def __init__(
@@ -76,11 +76,12 @@ class BinaryNet(FeedForward):
         *,
         padding: Padding = "valid",
         norm: Norm = "batch",
+        order: Order = "pool-norm-sign",
         shape: Sequence[int] = (3, 32, 32),
         width: int = 128,
         classes: int = 10,
     ) -> None:
-        super().__init__(shape, norm)
+        super().__init__(shape, norm, order)
         for factor in (1, 2, 4):
             self.add_conv(factor * width, 3, padding=0 if factor == 1 and padding == "valid" else 1)
             self.add_conv(factor * width, 3, padding=1, pool=True)
@@ -127,11 +128,20 @@ class VaessenNet(FeedForward):
     """Vaessen's small network: [N, *shape] of bytes -> logits [N,10].
 
     3x3 convolutions without padding of 32 with max-pooling, 64 with max-pooling, 64; dense 64, 10; `width` stands for
-    the 32. Binary weights: 122,336 for CIFAR-10's [3,32,32], 93,088 for MNIST's [1,28,28].
+    the 32. Binary weights: 122,336 for CIFAR-10's [3,32,32], 93,088 for MNIST's [1,28,28]. `norm` and `order` are as in
+    `BinaryNet`.
     """
 
-    def __init__(self, *, shape: Sequence[int] = (3, 32, 32), width: int = 32, classes: int = 10) -> None:
-        super().__init__(shape)
+    def __init__(
+        self,
+        *,
+        norm: Norm = "batch",
+        order: Order = "pool-norm-sign",
+        shape: Sequence[int] = (3, 32, 32),
+        width: int = 32,
+        classes: int = 10,
+    ) -> None:
+        super().__init__(shape, norm, order)
         self.add_conv(width, 3, pool=True)
         self.add_conv(2 * width, 3, pool=True)
         self.add_conv(2 * width, 3)

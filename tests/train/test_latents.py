@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bnncc.errors import ModelError
 from bnncc.train import BinaryAndReal, Bop, binary_parameters, export_onnx, fold, latent, real_parameters
-from bnncc.train.latent import clip_weights, full_precision, latent_layers, load_full_precision
+from bnncc.train.latents import clip_weights, full_precision, latent_layers, load_full_precision
 from bnncc.train.layers import (
     BinaryConv1d,
     BinaryConv2d,
@@ -159,8 +159,8 @@ def test_binary_training_starts_from_full_precision() -> None:
     load_full_precision(other, names)
     full_precision(other)
     assert torch.equal(other(x)[-1], real)
-    full_precision(model, on=False)
-    full_precision(other, on=False)
+    full_precision(model, None)
+    full_precision(other, None)
     with watch_signs() as seen:
         assert torch.equal(other(x)[-1], model(x)[-1])
     assert len(seen) == 8
@@ -173,6 +173,8 @@ def test_full_precision_replaces_signs_by_a_clamp() -> None:
     layers[1].threshold.data = torch.tensor([0.5, 0.5])
     assert layers[0](x).tolist() == [[-1, 0.25]]
     assert layers[1](x).tolist() == [[-1, -0.25]]
+    full_precision(layers, torch.relu)
+    assert layers[0](x).tolist() == [[0, 0.25]]
 
 
 def test_a_shared_weight_stays_shared() -> None:

@@ -106,15 +106,17 @@ def xavier_scale(layer: BinaryLayer) -> float:
     return math.sqrt((fan_in + fan_out) / 1.5)
 
 
-def full_precision(model: nn.Module, on: bool = True) -> None:
-    """Train the same network without binarization: latent weights as they are, and clamp(x, -1, 1) for every `Sign`.
+def full_precision(model: nn.Module, activation: Callable[[Tensor], Tensor] | None = nn.functional.hardtanh) -> None:
+    """Train the same network without binarization: latent weights as they are, and `activation` for every `Sign`.
 
-    Switched off again, training goes on binary from those weights (Alizadeh, section 4 and table 5). Recalibrate batch
-    normalisation at the change.
+    With None it is binary again, and training goes on from those weights (Alizadeh, section 4 and table 5).
+    Recalibrate batch normalisation at the change. Nayak's real autoencoder has `torch.relu`.
     """
     for layer in model.modules():
-        if isinstance(layer, Latent | Sign):
-            layer.real = on
+        if isinstance(layer, Latent):
+            layer.real = activation is not None
+        elif isinstance(layer, Sign):
+            layer.real = activation
 
 
 def load_full_precision(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -132,7 +134,7 @@ def fold(model: nn.Module) -> None:
 
     Optimizers keep parameters of their own: build them anew. `export_onnx` folds a copy by itself.
     """
-    full_precision(model, on=False)
+    full_precision(model, None)
     for _, layer, weight in list(latent_layers(model)):
         with torch.no_grad():
             weight.copy_(straight_through_sign(weight, 1, False))
