@@ -131,8 +131,5 @@ def refuse_real(program: Program) -> None:
         if program.graph.input.elem is Elem.F32:
             remedy = "say --input u8 or i8 if the input holds integers; " + remedy
         raise ModelError(
-            *(
-                Diagnostic("E0305", f"the layer works on real values: {s.reason}", ", ".join(s.op.origin), remedy)
-                for s in real
-            )
+            *(Diagnostic("E0305", f"the layer works on real values: {s.reason}", s.op.where, remedy) for s in real)
         )

@@ -91,6 +91,9 @@ def bits(name: str, shape: Shape, twin: str = "", *, channels_last: bool = False
     return Tensor(name, Elem.BIN, shape, -1, 1, 2, twin, channels_last)
 
 
+MOST_NAMES = 8  # of nodes in a message
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Op:
     """What all ops share: inputs (`x` and perhaps `others`), one output, and the names of the ONNX nodes it came from."""
@@ -103,6 +106,14 @@ class Op:
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.x, *self.others)
+
+    @property
+    def where(self) -> str:
+        """The names of the ONNX nodes for a message: of many the first and the last ones."""
+        names = self.origin
+        if len(names) > MOST_NAMES:
+            names = (*names[:3], f"{len(names) - 4} more", names[-1])
+        return ", ".join(names)
 
     def evaluate(self, x: Array, *others: Array) -> Array:
         """The output [N, C, H, W] for the inputs [N, C, H, W]."""

@@ -27,7 +27,7 @@ def warnings(graph: Graph) -> Iterator[Diagnostic]:
             yield Diagnostic(
                 "W0301",
                 f"Sign meets real values in {op.y.shape[0]} channels: where one is exactly zero, ONNX Sign gives 0, the C -1",
-                ", ".join(op.origin),
+                op.where,
                 "export sign as Where(x >= 0, 1, -1), or say --sign-at-zero=+1 or -1",
             )
     if fed:
@@ -35,6 +35,6 @@ def warnings(graph: Graph) -> Iterator[Diagnostic]:
             "W0401",
             f"the float input {printable(graph.input.name)} feeds a layer with binary weights: its sums are float32, slower and "
             "only close",
-            ", ".join(fed.origin),
+            fed.where,
             "if the input holds integers, use --input u8 or --input i8: then the layer is exact",
         )

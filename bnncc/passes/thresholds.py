@@ -84,7 +84,7 @@ def refused(op: Sign, why: str) -> Diagnostic:
     return Diagnostic(
         "E0304",
         f"Sign has no value at zero, where ONNX gives 0, neither -1 nor +1: {why}",
-        ", ".join(op.origin),
+        op.where,
         "export sign as Where(x >= 0, 1, -1), put a BatchNorm before it, or say --sign-at-zero=+1 or -1",
     )
 

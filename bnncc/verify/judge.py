@@ -131,9 +131,8 @@ def judge_step(
             bad, band = differs & ~b.band, int((differs & b.band).sum())
         else:
             bad, tolerance = np.where(b.error > 0, error > 2 * b.error, ~same(got, want)), float(2 * b.error.max())
-    origin = ", ".join(op.origin)
     return StepVerdict(
-        step.index, origin, step.kernel, op.exact, got.size, int(bad.sum()), band, float(error.max()), tolerance
+        step.index, op.where, step.kernel, op.exact, got.size, int(bad.sum()), band, float(error.max()), tolerance
     )
 
 

@@ -357,6 +357,17 @@ def test_every_sign_that_can_meet_zero_is_reported_at_once() -> None:
     assert all("--sign-at-zero" in d.remedy for d in found)
 
 
+def test_a_message_about_many_nodes_names_a_few() -> None:
+    net, x = small_net()
+    x = real(net, x)
+    for _ in range(300):
+        x = net.node("Relu", x)
+    net.outputs.append(net.node("Sign", x))
+    found = refused(net.model(), "E0304", "Sign")
+    assert len(found.where) < 300
+    assert " more, Sign" in found.where
+
+
 @pytest.mark.parametrize("operation", ["Sub", "Add", "Mul", "Div"])
 def test_arithmetic_on_bytes_wraps_around_and_is_refused(operation: str) -> None:
     net = Net(np.random.default_rng(0), (2, 4, 4))
