@@ -318,6 +318,19 @@ CODES: dict[str, tuple[str, str]] = {
         "damaged data file",
         "A file of the data set is not in the format that its publisher describes.",
     ),
+    "E0713": (
+        "a study is not as it should be",
+        "A study is a TOML file with the keys of docs/studies.md. An unknown key, a value of another type, or a label that "
+        "no axis has is refused, and so is a variant that the study does not have.",
+    ),
+    "E0714": (
+        "the study was begun with other settings",
+        "All trials of a study are run with the same settings, whoever runs them, else their results could not stand side by side.",
+    ),
+    "E0715": (
+        "a study's storage cannot be used",
+        "Trials are kept in a journal file, or in a database that SQLAlchemy can open; it cannot be opened, read or written.",
+    ),
     "E0712": ("no such data set", "A data set is named as bnncc.train.data.SETS names it; docs/data.md lists them."),
     "E0706": (
         "exits or input shape do not fit",

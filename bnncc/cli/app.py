@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from bnncc.cli import bench, board, build, cycles, info, measure, train, verify
+from bnncc.cli import bench, board, build, cycles, info, measure, study, train, verify
 from bnncc.cli.show import diagnostics_json, print_diagnostics, print_json
 from bnncc.errors import BnnccError, ToolError
 
@@ -24,6 +24,7 @@ app.command("measure")(measure.measure_command)
 app.command("cycles")(cycles.cycles_command)
 app.command("bench")(bench.bench_command)
 app.command("train")(train.train_command)
+app.command("study")(study.study_command)
 app.command("flash")(board.flash_command)
 app.command("targets")(info.targets_command)
 app.command("explain")(info.explain_command)

@@ -2,16 +2,13 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bnncc.cli.options import Json
 from bnncc.cli.show import console, print_json, print_table
 from bnncc.errors import ToolError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 NEEDED = ("torch", "lightning", "tensorboard", "matplotlib", "onnxscript")
 
@@ -49,9 +46,7 @@ def train_command(
 
     Example: bnncc train nayak-lenet5 --epochs 2
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ToolError.of("E0701", f"{', '.join(missing)} cannot be imported", remedy="pip install 'bnncc[train]'")
+    need_training()
     from bnncc.train import recipe as recipes
 
     if listing:
@@ -59,11 +54,7 @@ def train_command(
         return
     if not recipe:
         raise UsageError.of("E0710", "no recipe", remedy=f"give a .toml file or one of: {', '.join(recipes.names())}")
-    given = {"epochs": epochs, "width": width, "seed": seed}
-    changed = {key: value for key, value in given.items() if value is not None} | dict(
-        map(recipes.parse, changes or [])
-    )
-    loaded = recipes.load(recipe, variants or (), changed)
+    loaded = recipes.load(recipe, variants or (), changed(changes, epochs=epochs, width=width, seed=seed))
     folder = out or Path("build/train") / f"{loaded.name}-s{loaded.seed}"
     from bnncc.train.run import train
 
@@ -90,6 +81,20 @@ def train_command(
     console.print(
         f"wrote model.onnx, summary.md, result.json and metrics.csv to {folder}", highlight=False, soft_wrap=True
     )
+
+
+def need_training(*also: str) -> None:
+    """Raises ToolError E0701 if what training needs, and `also` needs, is not installed."""
+    missing = [name for name in (*NEEDED, *also) if find_spec(name) is None]
+    if missing:
+        raise ToolError.of("E0701", f"{', '.join(missing)} cannot be imported", remedy="pip install 'bnncc[train]'")
+
+
+def changed(changes: list[str] | None, **given: float | None) -> dict[str, Any]:
+    """Changes to a recipe: the options that were `given`, then those of --set."""
+    from bnncc.train.recipe import parse
+
+    return {key: value for key, value in given.items() if value is not None} | dict(map(parse, changes or []))
 
 
 def _list(*, json: bool) -> None:

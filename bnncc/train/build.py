@@ -19,7 +19,8 @@ from bnncc.train.data.sets import VALIDATION_SHARE
 from bnncc.train.evaluate import accuracy
 from bnncc.train.layers import binary_parameters, real_parameters
 from bnncc.train.module import Loss, Row, Schedule
-from bnncc.train.recipe import Recipe, Table
+from bnncc.train.recipe import Recipe
+from bnncc.train.shelf import Table
 
 NETWORKS: dict[str, type[nn.Module]] = {name: getattr(models, name) for name in models.__all__}
 LOSSES: dict[str, Loss] = {"cross_entropy": functional.cross_entropy}

@@ -1,20 +1,16 @@
-"""Recipes: what to train and how, as small TOML files. docs/train.md describes their keys.
+"""Recipes: what to train and how. docs/train.md describes their keys."""
 
-A recipe begins with the setting of the paper. Its `[variant.NAME]` tables change single keys of it: another data set,
-another optimizer, or a size that fits a small machine ("reduced").
-"""
-
-import copy
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from importlib import resources
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bnncc.errors import UsageError
+from bnncc.train.shelf import Shelf, Table
 
-Table = dict[str, Any]
+SHELF = Shelf("recipes", "recipe", "E0710")
+names, variants = SHELF.names, SHELF.variants
 
 
 @dataclass(frozen=True)
@@ -58,20 +54,8 @@ class Recipe:
     changes: Table = field(default_factory=dict)
 
 
-_TYPES = {f.name: f.type for f in fields(Recipe) if f.name not in ("name", "changes")}
-_KINDS: dict[Any, tuple[type | tuple[type, ...], str]] = {
-    str: (str, "a text"),
-    int: (int, "a whole number"),
-    float: ((int, float), "a number"),
-    Table: (dict, "a table"),
-}
 _REQUIRED = ("title", "network", "data", "optimizer", "epochs", "batch")
 _POSITIVE = ("epochs", "batch", "width", "exit_threshold")
-
-
-def names() -> list[str]:
-    """The recipes that come with bnncc."""
-    return sorted(f.name.removesuffix(".toml") for f in _shipped().iterdir() if f.name.endswith(".toml"))
 
 
 def load(name: str | Path, variants: Iterable[str] = (), changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -82,25 +66,12 @@ def load(name: str | Path, variants: Iterable[str] = (), changes: Mapping[str, A
     Raises:
         UsageError: E0710 the recipe, a variant, a key or a value is not as it should be.
     """
-    path = _find(name)
-    table = _read(path)
-    others = table.pop("variant", {})
-    full_name = [path.name.removesuffix(".toml")]
-    for variant in variants:
-        if variant not in others:
-            raise _refusal(path, f"there is no variant {variant}", f"give one of: {', '.join(others) or '(none)'}")
-        _merge(table, others[variant])
-        full_name.append(variant)
+    full_name, path, table = SHELF.load(name, variants)
     for key, value in (changes or {}).items():
         _change(table, key, value, path)
     check(table, path)
     table["width"] = float(table.get("width", 1))
-    return Recipe("+".join(full_name), **table, changes=dict(changes or {}))
-
-
-def variants(name: str | Path) -> list[str]:
-    """The variants of a recipe."""
-    return list(_read(_find(name)).get("variant", {}))
+    return Recipe(full_name, **table, changes=dict(changes or {}))
 
 
 def parse(text: str) -> tuple[str, Any]:
@@ -120,60 +91,11 @@ def parse(text: str) -> tuple[str, Any]:
 
 
 def check(table: Table, path: Path | str) -> None:
-    """Hold the keys and types of a whole recipe to `Recipe`. Raises UsageError E0710 at the first that does not fit."""
-    for key, value in table.items():
-        if key not in _TYPES:
-            raise _refusal(path, f"unknown key {key}", f"the keys are {', '.join(_TYPES)}, variant")
-        kind, words = _KINDS[_TYPES[key]]
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        if not fits:
-            raise _refusal(path, f"{key} is {value!r}", f"give {words}")
-        if key in _POSITIVE and not value > 0:
-            raise _refusal(path, f"{key} is {value}", "give a positive number")
-    for key in _REQUIRED:
-        if key not in table:
-            raise _refusal(path, f"the key {key} is missing", f"a recipe has at least {', '.join(_REQUIRED)}")
-
-
-def _shipped() -> Any:
-    return resources.files("bnncc.train") / "recipes"
-
-
-def _find(name: str | Path) -> Path:
-    if isinstance(name, str) and name in names():
-        return Path(str(_shipped() / f"{name}.toml"))
-    path = Path(name)
-    if path.suffix != ".toml" or not path.is_file():
-        raise UsageError.of(
-            "E0710",
-            f"there is no recipe {name}",
-            remedy=f"give a .toml file or one of: {', '.join(names())}",
-        )
-    return path
-
-
-def _read(path: Path) -> Table:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise _refusal(path, f"not readable as TOML: {error}", "correct the file") from None
-    tables = table.get("variant", {})
-    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
-        raise _refusal(path, "variant is not a table of tables", "write [variant.NAME] above what it changes")
-    return table
-
-
-def _merge(table: Table, changes: Table) -> None:
-    """Put `changes` into `table`: tables key by key, everything else whole. A table with another `name` is a new one."""
-    for key, value in changes.items():
-        old = table.get(key)
-        same = (
-            isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name")
-        )
-        if same:
-            _merge(table[key], value)
-        else:
-            table[key] = copy.deepcopy(value)
+    """Hold the keys and values of a whole recipe to `Recipe`. Raises UsageError E0710 at the first that does not fit."""
+    SHELF.check(table, Recipe, _REQUIRED, path)
+    for key in _POSITIVE:
+        if key in table and not table[key] > 0:
+            raise SHELF.refusal(path, f"{key} is {table[key]}", "give a positive number")
 
 
 def _change(table: Table, key: str, value: Any, path: Path) -> None:
@@ -181,10 +103,6 @@ def _change(table: Table, key: str, value: Any, path: Path) -> None:
     for parent in parents:
         inner = table.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise _refusal(path, f"{key}: {parent} is no table", f"set {parent} itself")
+            raise SHELF.refusal(path, f"{key}: {parent} is no table", f"set {parent} itself")
         table = inner
     table[last] = value
-
-
-def _refusal(path: Path | str, message: str, remedy: str) -> UsageError:
-    return UsageError.of("E0710", message, where=str(path), remedy=remedy)
