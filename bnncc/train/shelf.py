@@ -106,13 +106,17 @@ class Shelf:
 
 
 def merge(table: Table, changes: Table) -> None:
-    """Put `changes` into `table`: tables key by key, everything else whole. A table with another `name` is a new one."""
+    """Put `changes` into `table`: tables key by key, everything else whole.
+
+    An empty table empties; a table with another `name` or `kind` takes the old one's place.
+    """
     for key, value in changes.items():
         old = table.get(key)
-        same = (
-            isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name")
-        )
-        if same:
-            merge(table[key], value)
+        if isinstance(value, dict) and value and isinstance(old, dict) and _same_kind(old, value):
+            merge(old, value)
         else:
             table[key] = copy.deepcopy(value)
+
+
+def _same_kind(old: Table, new: Table) -> bool:
+    return all(new.get(tag, old.get(tag)) == old.get(tag) for tag in ("name", "kind"))
