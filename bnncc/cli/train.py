@@ -44,7 +44,7 @@ def train_command(
 ) -> None:
     """Train a network of the papers by its recipe, and export it.
 
-    Example: bnncc train nayak-lenet5 --epochs 2
+    Example: bnncc train nayak-lenet5 bop reduced
     """
     need_training()
     from bnncc.train import recipe as recipes
@@ -57,6 +57,7 @@ def train_command(
     loaded = recipes.load(recipe, variants or (), changed(changes, epochs=epochs, width=width, seed=seed))
     folder = out or Path("build/train") / f"{loaded.name}-s{loaded.seed}"
     from bnncc.train.run import train
+    from bnncc.train.summary import write_files
 
     run = train(
         loaded,
@@ -70,17 +71,13 @@ def train_command(
     )
     if run.rank:
         return
-    from bnncc.train.summary import write_files
-
     about = write_files(run, folder)
     if json:
         print_json({"ok": True, "folder": str(folder)} | about)
         return
     rows = [(key, value, loaded.reported.get(key)) for key, value in run.test.items()]
     print_table(loaded.title, [("test", "left"), ("here", "right"), ("paper", "right")], rows)
-    console.print(
-        f"wrote model.onnx, summary.md, result.json and metrics.csv to {folder}", highlight=False, soft_wrap=True
-    )
+    console.print(f"{folder / 'summary.md'} tells all; model.onnx is beside it", highlight=False, soft_wrap=True)
 
 
 def need_training(*also: str) -> None:

@@ -1,153 +1,159 @@
-"""What the words of a recipe stand for."""
+"""What the words of a recipe stand for: data, network, loss, and what is measured."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
+from torch import Tensor, nn
 
 from bnncc.errors import UsageError
 from bnncc.train import data as sets
 from bnncc.train import models
-from bnncc.train.batches import Samples
-from bnncc.train.bop import Bop
+from bnncc.train.batches import Denoising, Samples
+from bnncc.train.checks import number, one_of, only, refusal
 from bnncc.train.data import DataSet, Images
+from bnncc.train.data.augment import noisy
 from bnncc.train.data.sets import VALIDATION_SHARE
-from bnncc.train.evaluate import accuracy
-from bnncc.train.layers import binary_parameters, real_parameters
-from bnncc.train.module import Loss, Row, Schedule
+from bnncc.train.evaluate import accuracy, denoised, predict
+from bnncc.train.latents import full_precision, latent, latent_layers, load_full_precision
+from bnncc.train.layers import Normalize, set_norm_momentum
+from bnncc.train.losses import LOSSES, Loss
+from bnncc.train.metrics import exit_statistics
 from bnncc.train.recipe import Recipe
 from bnncc.train.shelf import Table
 
-NETWORKS: dict[str, type[nn.Module]] = {name: getattr(models, name) for name in models.__all__}
-LOSSES: dict[str, Loss] = {"cross_entropy": functional.cross_entropy}
 WIDTHS = ("width", "growth")
+NETWORKS: dict[str, Callable[..., nn.Module]] = {name: getattr(models, name) for name in models.__all__}
+INITIALISERS: dict[str, Callable[[Tensor], Any]] = {
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "he_uniform": partial(nn.init.kaiming_uniform_, a=math.sqrt(5)),  # torch's own for its layers
+    "uniform": partial(nn.init.uniform_, a=-0.05, b=0.05),  # Keras's RandomUniform
+}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"hardtanh": nn.functional.hardtanh, "relu": torch.relu}
+LATENT = ("clip", "polynomial", "magnitude", "bound")
+STARTING = ("initialise", "scale", "checkpoint", "real", "stage2")
 
 
 def data(recipe: Recipe) -> DataSet:
-    """The data set. Raises what `bnncc.train.data.load` does, and UsageError E0710."""
-    _only(recipe, "data", recipe.data, ("name", "validation", "augment"))
-    return sets.load(_name(recipe, "data", recipe.data, sets.SETS))
+    """The data set. Raises UsageError E0710, and what `bnncc.train.data.load` does."""
+    only(recipe, "data", recipe.data, ("name", "validation", "augment", "noise"))
+    return sets.load(one_of(recipe, "data.name", recipe.data.get("name"), sets.SETS))
 
 
 def divided(recipe: Recipe, whole: DataSet) -> DataSet:
     """The set with its validation part, none if the recipe's share is 0."""
-    share = recipe.data.get("validation", VALIDATION_SHARE)
-    if not isinstance(share, int | float) or not 0 <= share < 1:
-        raise _refusal(recipe, f"data.validation is {share!r}", "give a share from 0 to below 1")
+    share = number(recipe, "data.validation", recipe.data.get("validation", VALIDATION_SHARE), 0, 1)
     parts = whole.with_validation(share) if share else whole
     return parts if recipe.data.get("augment", True) else replace(parts, augment=None)
 
 
 def samples(recipe: Recipe, parts: DataSet) -> Samples:
-    """What to train on."""
+    """What to train on: noisy images and the images themselves, or samples and their classes."""
+    if "noise" in recipe.data:
+        return Denoising(parts.train, partial(noisy, factor=_noise(recipe)), recipe.seed)
     return Samples(parts.train, parts.augment, recipe.seed)
 
 
 def network(recipe: Recipe, parts: DataSet) -> nn.Module:
-    """The network for the data's shape and classes, scaled by the recipe's width."""
-    builder = NETWORKS[_name(recipe, "network", recipe.network, NETWORKS)]
+    """The network for the data's shape and classes, scaled by the recipe's width, with its latent weights if any."""
+    builder = NETWORKS[one_of(recipe, "network.name", recipe.network.get("name"), NETWORKS)]
+    options = {key: value for key, value in recipe.network.items() if key not in ("name", "bn_momentum")}
     known = inspect.signature(builder).parameters
-    options = {key: value for key, value in recipe.network.items() if key != "name"}
-    _only(recipe, "network", options, tuple(known))
+    only(recipe, "network", options, (*known, "name", "bn_momentum"))
     shape = parts.train.x.shape[1:]
-    ours = {"shape": shape, "channels": shape[0], "classes": len(parts.classes) or int(parts.train.y.max()) + 1}
-    for key in WIDTHS:
-        if key in known and recipe.width != 1:
-            ours[key] = round(recipe.width * options.pop(key, known[key].default))
-    if recipe.width != 1 and not known.keys() & set(WIDTHS):
-        raise _refusal(recipe, f"{builder.__name__} has no width", "leave out the width")
+    ours: Table = {"shape": shape, "channels": shape[0], "classes": len(parts.classes) or int(parts.train.y.max()) + 1}
+    if recipe.width != 1:
+        key = next((key for key in WIDTHS if key in known), None)
+        if key is None:
+            raise refusal(recipe, f"{builder.__name__} has no width", "leave out the width")
+        options[key] = max(1, round(recipe.width * options.get(key, known[key].default)))
+    if "normalize" in options:
+        options["normalize"] = Normalize(**options["normalize"])
     try:
-        return builder(**{key: value for key, value in ours.items() if key in known} | options)
+        model = builder(**{key: value for key, value in ours.items() if key in known} | options)
+        if "bn_momentum" in recipe.network:
+            set_norm_momentum(model, keras=recipe.network["bn_momentum"])
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise _refusal(recipe, f"{builder.__name__}: {error}", "correct the keys of network, or the width") from error
+        raise refusal(recipe, f"network: {error}", "correct its keys, or the width") from error
+    _add_latent_weights(recipe, model)
+    return model
+
+
+def stage(recipe: Recipe, model: nn.Module, epoch: int) -> None:
+    """Set what changes with the epoch, counted from 0: the clipping of latent weights (Alizadeh's second stage)."""
+    second = recipe.latent.get("stage2")
+    if second is not None:
+        first = {key: value for key, value in recipe.latent.items() if key in LATENT}
+        late = epoch >= second["from"] * recipe.epochs
+        latent(model, **(first | {k: v for k, v in second.items() if k != "from"} if late else first))
 
 
 def loss(recipe: Recipe) -> Loss:
     """The loss of one output."""
-    return LOSSES[_name(recipe, "", {"name": recipe.loss}, LOSSES, "loss")]
+    return LOSSES[one_of(recipe, "loss", recipe.loss, LOSSES)]
 
 
-def score(recipe: Recipe, model: nn.Module, images: Images) -> Row:
-    """What is measured on held-out images: accuracy, of every exit where there are several."""
-    del recipe
+def score(recipe: Recipe, model: nn.Module, images: Images) -> dict[str, float]:
+    """What is measured on held-out samples, by the names that recipes have for it.
+
+    `accuracy` (0..1); with early exits that of every sample at its exit, then `accuracy_exit1` ... of each for all
+    samples and `share_exit1` ..., how many take it; or `psnr` in dB.
+    """
+    if "noise" in recipe.data:
+        return denoised(model, images, partial(noisy, factor=_noise(recipe)), recipe.seed)
     shares = accuracy(model, images)
     if len(shares) == 1:
         return {"accuracy": shares[0]}
-    return {f"accuracy_exit{k}": share for k, share in enumerate(shares, 1)}
+    found = exit_statistics(predict(model, images), torch.tensor(images.y), recipe.exit_threshold)
+    row = {"accuracy": found.accuracy}
+    row |= {f"accuracy_exit{k}": share for k, share in enumerate(found.accuracy_all, 1)}
+    return row | {f"share_exit{k}": share for k, share in enumerate(found.shares, 1)}
 
 
-def _name(recipe: Recipe, place: str, table: Table, known: Mapping[str, Any], key: str = "name") -> str:
-    """`table["name"]`, which must be one of `known`."""
-    name = table.get("name")
-    if not isinstance(name, str) or name not in known:
-        dotted = f"{place}.{key}" if place else key
-        raise _refusal(recipe, f"{dotted} is {name!r}", f"give one of: {', '.join(known)}")
-    return name
+def _add_latent_weights(recipe: Recipe, model: nn.Module) -> None:
+    if not recipe.latent:
+        return
+    only(recipe, "latent", recipe.latent, LATENT + STARTING)
+    if "stage2" in recipe.latent:
+        only(recipe, "latent.stage2", recipe.latent["stage2"], ("from", *LATENT))
+        number(recipe, "latent.stage2.from", recipe.latent["stage2"].get("from"), 0, 1)
+    name = recipe.latent.get("initialise", "xavier_uniform")
+    initialise = INITIALISERS[one_of(recipe, "latent.initialise", name, INITIALISERS)]
+    try:
+        latent(model, **{k: v for k, v in recipe.latent.items() if k in LATENT}, initialise=initialise)
+    except TypeError as error:
+        raise refusal(recipe, f"latent: {error}", "correct its keys") from error
+    with torch.no_grad():
+        for _, _, weight in latent_layers(model):
+            weight.mul_(recipe.latent.get("scale", 1))
+    if "checkpoint" in recipe.latent:
+        _load(recipe, model, Path(recipe.latent["checkpoint"]))
+    if "real" in recipe.latent:
+        full_precision(model, ACTIVATIONS[one_of(recipe, "latent.real", recipe.latent["real"], ACTIVATIONS)])
 
 
-def _only(recipe: Recipe, place: str, table: Table, known: tuple[str, ...]) -> None:
-    for key in table:
-        if key not in known:
-            raise _refusal(recipe, f"unknown key {place}.{key}", f"the keys are {', '.join(known)}")
+def _load(recipe: Recipe, model: nn.Module, checkpoint: Path) -> None:
+    """Begin with the weights of another run, or of a plain state_dict."""
+    try:
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        weights = {key.removeprefix("model."): value for key, value in state.get("state_dict", state).items()}
+        if any(".parametrizations." in key for key in weights):
+            model.load_state_dict(weights)
+        else:
+            load_full_precision(model, weights)
+    except Exception as error:  # torch.load and load_state_dict raise a wide variety
+        raise UsageError.of(
+            "E0703",
+            f"{recipe.name} cannot begin with this checkpoint: {error}",
+            where=str(checkpoint),
+            remedy="name the checkpoint of a run of the same network",
+        ) from error
 
 
-def _refusal(recipe: Recipe, message: str, remedy: str) -> UsageError:
-    return UsageError.of("E0710", message, where=recipe.name, remedy=remedy)
-
-
-class Joint(torch.optim.Optimizer):
-    """Several optimizers as one."""
-
-    def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        self.parts = parts
-        super().__init__([p for part in parts for g in part.param_groups for p in g["params"]], {})
-        self.param_groups = [g for part in parts for g in part.param_groups]
-
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            part.step()
-        return loss
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [p.state_dict() for p in self.parts]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for part, one in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(one)
-        self.param_groups = [g for part in self.parts for g in part.param_groups]
-
-
-def optimizer(
-    recipe: Recipe, model: nn.Module, steps: int
-) -> tuple[torch.optim.Optimizer, dict[tuple[int, str], Schedule]]:
-    schedules: dict[tuple[int, str], Schedule] = {}
-    parts: list[torch.optim.Optimizer] = []
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"bop": Bop, "adam": torch.optim.Adam}
-    for group, (name, parameters) in enumerate((("binary", binary_parameters), ("real", real_parameters))):
-        options = dict(recipe.optimizer[name])
-        kind = kinds[_name(recipe, f"optimizer.{name}", options, kinds)]
-        del options["name"]
-        for key, value in options.items():
-            if isinstance(value, dict):
-                schedules[group, key] = schedule(value, steps)
-                options[key] = schedules[group, key](0)
-        try:
-            parts.append(kind(parameters(model), **options))
-        except (TypeError, ValueError) as error:
-            raise _refusal(recipe, f"optimizer.{name}: {error}", "correct its keys") from error
-    return Joint(*parts), schedules
-
-
-def schedule(value: dict[str, Any], steps: int) -> Schedule:
-    start, end = value["start"], value["end"]
-    if value["schedule"] == "linear":
-        return lambda step: start + (end - start) * step / steps
-    return lambda step: start * (end / start) ** (step / steps)
+def _noise(recipe: Recipe) -> float:
+    return number(recipe, "data.noise", recipe.data["noise"], 0, math.inf)

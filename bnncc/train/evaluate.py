@@ -1,13 +1,11 @@
-"""What a trained network gives: outputs, accuracy, early exits; and batch normalisation's statistics measured anew."""
-
-from collections.abc import Iterator, Sequence
+"""What a trained network gives: outputs, accuracy, restored images; and batch normalisation's statistics measured anew."""
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from bnncc.train.data import Images
+from bnncc.train.data import Augment, Images
 
 
 def outputs_of(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
@@ -21,7 +19,9 @@ def predict(model: nn.Module, images: Images, batch_size: int = 500) -> list[Ten
     model.eval()
     device = _device(model)
     with torch.no_grad():
-        parts = [outputs_of(model, x.to(device)) for x in _batches(images, len(images), batch_size)]
+        parts = [
+            outputs_of(model, torch.tensor(images.x[rows], device=device)) for rows in _rows(len(images), batch_size)
+        ]
     return [torch.cat(exit_parts).cpu() for exit_parts in zip(*parts, strict=True)]
 
 
@@ -32,13 +32,13 @@ def accuracy(model: nn.Module, images: Images) -> tuple[float, ...]:
 
 
 def recalibrate(model: nn.Module, images: Images, limit: int = 10_000, batch_size: int = 500) -> None:
-    """Measure batch normalisation's statistics anew, over the first `limit` images, and leave the model in eval mode.
+    """Measure batch normalisation's statistics anew, over the first `limit` images (none at 0), and leave the model in eval mode.
 
     While weights flip, the running averages describe the network as it was some steps ago. Dropout stays off.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     model.eval()
-    if not norms:
+    if not norms or not limit:
         return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -47,36 +47,36 @@ def recalibrate(model: nn.Module, images: Images, limit: int = 10_000, batch_siz
         norm.train()
     device = _device(model)
     with torch.no_grad():
-        for x in _batches(images, min(limit, len(images)), batch_size):
-            model(x.to(device))
+        for rows in _rows(min(limit, len(images)), batch_size):
+            model(torch.tensor(images.x[rows], device=device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
 
 
-def entropy(z: Tensor) -> Tensor:
-    """The entropy of softmax(z) in nats: [N,classes] -> [N]."""
-    log_share = functional.log_softmax(z, 1)
-    return -(log_share.exp() * log_share).sum(1)
+def denoised(model: nn.Module, images: Images, add_noise: Augment, seed: int) -> dict[str, float]:
+    """Peak signal-to-noise ratios in dB, of images against the original (x - 128) / 128 of bytes [N,C,H,W], peak 1.
 
-
-def leave(exits: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor]:
-    """The early-exit rule: each image takes the first exit whose entropy is below `threshold`, else the last one.
-
-    Args: exits: logits of each exit, [N,classes], in order of depth; threshold: in nats.
-    Returns: the class, int64 [N], and the exit, int64 [N], counted from 0.
+    `psnr` of what the model makes of noisy images, `psnr_input` of the noisy images themselves, `psnr_mean` of an image
+    that is everywhere the mean of all.
     """
-    sure = torch.stack([entropy(z) < threshold for z in exits])
-    sure[-1] = True
-    taken = sure.int().argmax(0)
-    classes = torch.stack([z.argmax(1) for z in exits])
-    return classes.gather(0, taken[None])[0], taken
+    device, errors = _device(model), torch.zeros(3, dtype=torch.float64)
+    mean = images.x.mean() / 128 - 1
+    model.eval()
+    for rows in _rows(len(images), 500):
+        original = torch.tensor(images.x[rows]).float() / 128 - 1
+        noisy = torch.as_tensor(add_noise(images.x, rows, 0, seed))
+        with torch.no_grad():
+            restored = model(noisy.to(device)).cpu()
+        for k, image in enumerate((restored, noisy.float() / 128 - 1, torch.full_like(original, mean))):
+            errors[k] += (image - original).double().square().sum()
+    ratios = -10 * torch.log10(errors / images.x.size)
+    return dict(zip(("psnr", "psnr_input", "psnr_mean"), ratios.tolist(), strict=True))
 
 
-def _batches(images: Images, count: int, size: int) -> Iterator[Tensor]:
-    """The first `count` inputs, at most `size` at a time."""
-    for rows in np.split(np.arange(count), range(size, count, size)):
-        yield torch.tensor(images.x[rows])
+def _rows(count: int, size: int) -> list[NDArray[np.int64]]:
+    """The numbers below `count`, at most `size` at a time."""
+    return np.split(np.arange(count), range(size, count, size))
 
 
 def _device(model: nn.Module) -> torch.device:

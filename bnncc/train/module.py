@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from bnncc.errors import ModelError
 from bnncc.train.batches import Batch, Batches, Samples
 from bnncc.train.evaluate import outputs_of
-from bnncc.train.flips import Flips
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-Schedule = Callable[[int], float]
-"""The value of a setting at a step, counted from 0."""
+from bnncc.train.losses import Loss, summed
+from bnncc.train.metrics import Flips, weight_density
+from bnncc.train.stepping import Values
 
 Row = dict[str, float]
 CHECKPOINT_SECONDS = 300
@@ -31,7 +29,8 @@ class Training(pl.LightningModule):
 
     `epochs` and `steps` hold what was observed: a row for each epoch, to which `evaluate` adds, and one for every
     `log_every`-th step. With `checkpoint` the state is kept in that file after each epoch, and in long ones more often,
-    and `about` with it. `after_epoch` is called when the epoch's row and checkpoint are there.
+    and `about` with it. `before_epoch` is called with the epoch, counted from 0, before it begins and when a run goes on
+    in it; `after_epoch` when its row and checkpoint are there.
     """
 
     def __init__(
@@ -42,17 +41,19 @@ class Training(pl.LightningModule):
         *,
         loss: Loss,
         optimizer: torch.optim.Optimizer,
-        schedules: Mapping[tuple[int, str], Schedule],
+        values: Values,
         evaluate: Callable[[], Row],
         log_every: int = 0,
         checkpoint: Path | None = None,
         about: Mapping[str, Any] | None = None,
+        before_epoch: Callable[[int], None] | None = None,
         after_epoch: Callable[["Training"], None] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.samples, self.batches = model, samples, batches
-        self.loss, self.optimizer, self.schedules = loss, optimizer, schedules
-        self.evaluate, self.checkpoint, self.about, self.after_epoch = evaluate, checkpoint, about, after_epoch
+        self.loss, self.optimizer, self.values = loss, optimizer, values
+        self.evaluate, self.checkpoint, self.about = evaluate, checkpoint, about
+        self.before_epoch, self.after_epoch = before_epoch, after_epoch
         self.log_every = log_every or max(1, len(batches) // 10)
         self.flips = Flips(model)
         self.epochs: list[Row] = []
@@ -68,6 +69,13 @@ class Training(pl.LightningModule):
         self.samples.to(self.device)
         self.totals = self.totals.to(self.device)
 
+    def on_train_start(self) -> None:
+        self.on_train_epoch_start()  # which Lightning does not call where a run goes on within an epoch
+
+    def on_train_epoch_start(self) -> None:
+        if self.before_epoch:
+            self.before_epoch(self.batches.done // len(self.batches))
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         del device, dataloader_idx
         return batch  # the samples are on the device already, or go there once they are made
@@ -77,8 +85,8 @@ class Training(pl.LightningModule):
         self.batches.done = batch.number + 1
         world, rank = self.trainer.world_size, self.trainer.global_rank
         torch.manual_seed(self.batches.seed * 1_000_003 + batch.number * world + rank)
-        for (group, key), schedule in self.schedules.items():
-            self.optimizer.param_groups[group][key] = schedule(batch.number)
+        for (group, key), value in self.values.items():
+            self.optimizer.param_groups[group][key] = value(batch.number)
         if batch.number % self.log_every == 0:
             self.flips.begin()
 
@@ -86,7 +94,7 @@ class Training(pl.LightningModule):
         del batch_idx
         y = self.samples.targets(batch)
         outputs = outputs_of(self.model, self.samples.inputs(batch))
-        loss = torch.stack([self.loss(z, y) for z in outputs]).sum()
+        loss = summed(self.loss, outputs, y)
         self.totals[0] += loss.detach() * len(y)
         if self.samples.classes:
             self.totals[1] += (outputs[-1].detach().argmax(1) == y).sum()
@@ -112,7 +120,8 @@ class Training(pl.LightningModule):
         flips = [row["flips"] for row in self.steps if row["epoch"] == epoch]
         if flips:
             row |= {"flips": sum(flips) / len(flips)}
-        row |= {key: float(self.optimizer.param_groups[group][key]) for group, key in self.schedules}
+        row["density"] = weight_density(self.model)[""]
+        row |= {key: float(self.optimizer.param_groups[group][key]) for group, key in self.values}
         self._keep("epoch", self.epochs, row | self.evaluate())
         if self.checkpoint:
             self._save()

@@ -20,18 +20,24 @@ class Recipe:
     Attributes:
         name: the recipe's file name without .toml, and its variants, joined with "+".
         title, paper: what it is, and where it is published.
-        network: `name` of a builder in `bnncc.train.models`, and its arguments.
+        network: `name` of a builder in `bnncc.train.models` and its arguments; `bn_momentum` in Keras's convention.
         width: factor on the builder's `width` or `growth`.
         data: `name` of a set in `bnncc.train.data`; `validation`, the share of the training part that is held out where
-            the publisher has no validation part; `augment`, whether to do to training samples what the papers do.
-        optimizer: the tables `binary` and `real`, each with a `name` and arguments; a number or a schedule's table.
-        latent: if not empty, arguments of `bnncc.train.latent`: the binary weights become signs of real ones.
+            the publisher has no validation part; `augment`, whether to do to training samples what the papers do;
+            `noise`, with which the network learns to restore images.
+        optimizer: `binary` and `real`, each a table with a `name` and arguments: a number, or a schedule's table with its
+            `start`; `xavier`, whether to scale the rates of latent weights by layer; `latent_rate`, a factor on them.
+        latent: if not empty, arguments of `bnncc.train.latent`: the binary weights become signs of real ones. Also
+            `initialise` by name, `scale` of the initial weights, `checkpoint` to begin with, `real`, the activation in
+            place of signs where nothing is to be binary, and `stage2`: other settings `from` a share of the run on.
         loss: by name; summed over the exits.
         epochs, batch, seed: as usual. The seed draws the weights, the order of the images and all other randomness.
         exit_threshold: entropy in nats for the exported early exits.
         log_every: every so many steps the flips of one step are counted; 0: ten times an epoch.
         reported: the paper's own results by the names of ours.
         reduced: in what the setting is smaller than the paper's; empty if it is not.
+        precision: "32-true", or mixed on a GPU: "16-mixed", "bf16-mixed". Gradients are unscaled before a step.
+        recalibrate: over how many training samples batch normalisation is measured anew before an evaluation; 0: not.
         changes: what `load` was asked to change, by dotted keys; no key of a file.
     """
 
@@ -51,9 +57,12 @@ class Recipe:
     log_every: int = 0
     reported: Table = field(default_factory=dict)
     reduced: str = ""
+    precision: str = "32-true"
+    recalibrate: int = 10_000
     changes: Table = field(default_factory=dict)
 
 
+PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
 _REQUIRED = ("title", "network", "data", "optimizer", "epochs", "batch")
 _POSITIVE = ("epochs", "batch", "width", "exit_threshold")
 
@@ -93,6 +102,8 @@ def parse(text: str) -> tuple[str, Any]:
 def check(table: Table, path: Path | str) -> None:
     """Hold the keys and values of a whole recipe to `Recipe`. Raises UsageError E0710 at the first that does not fit."""
     SHELF.check(table, Recipe, _REQUIRED, path)
+    if table.get("precision", PRECISIONS[0]) not in PRECISIONS:
+        raise SHELF.refusal(path, f"precision is {table['precision']!r}", f"give one of: {', '.join(PRECISIONS)}")
     for key in _POSITIVE:
         if key in table and not table[key] > 0:
             raise SHELF.refusal(path, f"{key} is {table[key]}", "give a positive number")

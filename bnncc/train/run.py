@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import nn
 
 from bnncc.errors import UsageError
 from bnncc.files import write_whole
-from bnncc.train import build
+from bnncc.train import build, stepping
 from bnncc.train.batches import Batches
 from bnncc.train.data import DataSet
 from bnncc.train.evaluate import recalibrate
@@ -96,7 +97,7 @@ def train(
     checkpoint = out / CHECKPOINT if out else None
 
     def evaluate() -> Row:
-        recalibrate(model, data.train)
+        recalibrate(model, data.train, recipe.recalibrate)
         row = build.score(recipe, model, data.validation) if data.validation else {}
         model.train()
         return row
@@ -109,18 +110,19 @@ def train(
             on_epoch(training.epochs[-1])
 
     batches = Batches(len(data.train), recipe.batch, recipe.seed)
-    optimizer, schedules = build.optimizer(recipe, model, len(batches) * recipe.epochs)
+    optimizer, values = stepping.optimizer(recipe, model, recipe.epochs, len(batches))
     training = Training(
         model,
         build.samples(recipe, data),
         batches,
         loss=build.loss(recipe),
         optimizer=optimizer,
-        schedules=schedules,
+        values=values,
         evaluate=evaluate,
         log_every=recipe.log_every,
         checkpoint=checkpoint,
         about=asdict(recipe),
+        before_epoch=partial(build.stage, recipe, model),
         after_epoch=after_epoch,
     )
     with _silence():
@@ -129,6 +131,8 @@ def train(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
+            precision=recipe.precision,  # type: ignore[arg-type]
+            sync_batchnorm=torch.cuda.is_available() and accelerator != "cpu",
             logger=TensorBoardLogger(out, name="", version="tensorboard") if out else False,
             callbacks=[Bar()] if show else [],
             plugins=[_WholeFiles()],

@@ -108,15 +108,11 @@ class Shelf:
 def merge(table: Table, changes: Table) -> None:
     """Put `changes` into `table`: tables key by key, everything else whole.
 
-    An empty table empties; a table with another `name` or `kind` takes the old one's place.
+    An empty table empties, and a schedule of another `kind` takes the old one's place.
     """
     for key, value in changes.items():
         old = table.get(key)
-        if isinstance(value, dict) and value and isinstance(old, dict) and _same_kind(old, value):
+        if isinstance(value, dict) and value and isinstance(old, dict) and value.get("kind") in (None, old.get("kind")):
             merge(old, value)
         else:
             table[key] = copy.deepcopy(value)
-
-
-def _same_kind(old: Table, new: Table) -> bool:
-    return all(new.get(tag, old.get(tag)) == old.get(tag) for tag in ("name", "kind"))

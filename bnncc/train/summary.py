@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from bnncc.files import write_all, write_whole
 from bnncc.train.export import ExportCheck, export_onnx
-from bnncc.train.flips import pi
+from bnncc.train.metrics import pi
 from bnncc.train.run import Run
 
 PACKAGES = ("bnncc", "torch", "lightning", "numpy", "onnx", "onnxruntime")
@@ -24,11 +24,13 @@ PACKAGES = ("bnncc", "torch", "lightning", "numpy", "onnx", "onnxruntime")
 def write_files(run: Run, out: Path) -> dict[str, Any]:
     """Write model.onnx, result.json, plots.png and summary.md to `out`; returns what result.json holds.
 
+    There is no model.onnx of a network that was trained without binarization.
+
     Raises:
         ModelError, UsageError: what `export_onnx` raises.
         ToolError: E0509 a file cannot be written.
     """
-    check = export(run, out / "model.onnx")
+    check = export(run, out / "model.onnx") if "real" not in run.recipe.latent else None
     about = result(run, check)
     write_whole(out / "plots.png", plots(run))
     write_all(out, {"result.json": json.dumps(about, indent=2) + "\n", "summary.md": page(run, about)})
@@ -49,7 +51,7 @@ def export(run: Run, path: Path) -> ExportCheck:
     )
 
 
-def result(run: Run, check: ExportCheck) -> dict[str, Any]:
+def result(run: Run, check: ExportCheck | None) -> dict[str, Any]:
     """What is needed to read the numbers, and to get them again."""
     return {
         "recipe": run.recipe.name,
@@ -63,7 +65,7 @@ def result(run: Run, check: ExportCheck) -> dict[str, Any]:
         "device": run.device,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "onnx": asdict(check),
+        "onnx": asdict(check) if check else None,
         "settings": asdict(run.recipe),
     }
 
@@ -78,6 +80,7 @@ def page(run: Run, about: dict[str, Any]) -> str:
     lines += [f"| test | here{f' ({setting})' if setting else ''} | paper |", "|---|---|---|"]
     for key in dict.fromkeys((*run.test, *recipe.reported)):
         lines.append(f"| {key} | {_number(run.test.get(key))} | {_number(recipe.reported.get(key))} |")
+    onnx = about["onnx"]
     rows = {
         "recipe": recipe.name,
         "command": f"`{about['command']}`",
@@ -86,7 +89,9 @@ def page(run: Run, about: dict[str, Any]) -> str:
         "width": recipe.width,
         "time": f"{run.seconds:,.0f} s on {about['device']}, {about['threads']} threads",
         "versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
-        "ONNX": f"torch and onnxruntime agree on {about['onnx']['agreeing']} of {about['onnx']['samples']} random inputs",
+        "ONNX": f"torch and onnxruntime agree on {onnx['agreeing']} of {onnx['samples']} random inputs"
+        if onnx
+        else "none",
     }
     lines += ["", "| run | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
     return "\n".join([*lines, "", "![accuracy, flips and loss by epoch](plots.png)", ""])

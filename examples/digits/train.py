@@ -18,7 +18,8 @@ import torch
 from bnncc.errors import BnnccError
 from bnncc.files import write_whole
 from bnncc.train import export_onnx
-from bnncc.train.evaluate import leave, predict
+from bnncc.train.evaluate import predict
+from bnncc.train.metrics import leave
 from bnncc.train.recipe import load
 from bnncc.train.run import train
 

@@ -3,7 +3,7 @@
     python examples/mnist/train.py --out build/mnist
 
 About a quarter of an hour. Writes lenet5.onnx, and after each epoch a checkpoint, from which an interrupted run goes
-on. MNIST comes from $BNNCC_DATA/mnist, or is downloaded. `bnncc train nayak-lenet5` does the same, and more.
+on. MNIST comes from $BNNCC_DATA/mnist, or is downloaded. `bnncc train nayak-lenet5 bop reduced` does this, and more.
 
 The lenet5.onnx beside this file came from an earlier loop of the same settings, which held out the last 5,000 training
 images instead of 6,000 (10 epochs, seed 0, torch 2.13 on x86-64): 99.22 % on the 10,000 test images.
@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
 
     # one thread: the outcome depends on it
-    recipe = load("nayak-lenet5", changes={"epochs": options.epochs, "seed": options.seed})
+    recipe = load("nayak-lenet5", ["bop", "reduced"], {"epochs": options.epochs, "seed": options.seed})
     run = train(recipe, out=options.out, resume=True, accelerator="cpu", devices=1, threads=1)
 
     check = export_onnx(run.model, options.out / "lenet5.onnx", (1, 1, 28, 28))

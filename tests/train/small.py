@@ -40,8 +40,8 @@ RECIPE = Recipe(
     network={"name": "TwoExits"},
     data={"name": "stripes", "validation": 1 / 3},
     optimizer={
-        "binary": {"name": "bop", "gamma": {"start": 1e-2, "end": 1e-3, "schedule": "exponential"}, "tau": 1e-6},
-        "real": {"name": "adam", "lr": {"start": 1e-2, "end": 0, "schedule": "linear"}},
+        "binary": {"name": "bop", "gamma": {"start": 1e-2, "kind": "exponential", "end": 0.1}, "tau": 1e-6},
+        "real": {"name": "adam", "lr": {"start": 1e-2, "kind": "linear", "end": 0}},
     },
     epochs=4,
     batch=24,

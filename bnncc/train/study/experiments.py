@@ -95,7 +95,7 @@ def measured(run: Run) -> Row:
     `best_validation` and `best_epoch`; `train_accuracy` of the first 10,000 training samples; `loss`; and `flips` and
     `pi`, the means over the last epoch.
     """
-    last, key = run.epochs[-1], list(run.test)[-1]
+    last, key = run.epochs[-1], next(iter(run.test))
     values = dict(run.test) | {"loss": last["loss"]}
     if key in last:
         best = max(run.epochs, key=lambda row: row[key])
@@ -120,8 +120,8 @@ def _train(recipe: Recipe, folder: Path, on_epoch: OnEpoch, model: nn.Module | N
 
 
 def _score(run: Run, model: nn.Module, images: Images) -> float:
-    """The last exit's accuracy, or whatever else is measured."""
-    return list(build.score(run.recipe, model, images).values())[-1]
+    """The accuracy, or whatever else is measured."""
+    return next(iter(build.score(run.recipe, model, images).values()))
 
 
 def _test(run: Run, model: nn.Module) -> float:
