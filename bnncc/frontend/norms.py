@@ -7,7 +7,7 @@ import onnx
 
 from bnncc.frontend.geometry import attributes
 from bnncc.frontend.source.text import label
-from bnncc.frontend.values import Context, Known, Moment, Refusal, Value, broadcast
+from bnncc.frontend.values import Context, Known, Moment, Refusal, Value, broadcast, within
 from bnncc.ops import Normalize, Softmax
 from bnncc.scalar import step
 from bnncc.tensor import Elem, Tensor
@@ -19,7 +19,7 @@ def layer_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
     if any(node.output[1:]):
         raise Refusal("E0201", "LayerNormalization with its mean as an output is not supported", "use its first output")
     rank = len(value.shape)
-    axis = int(given.get("axis", -1)) % rank
+    axis = within(int(given.get("axis", -1)), rank)
     over = tuple(range(axis, rank))
     features = over == tuple(range(1, rank))
     if not features and (over != (rank - 1,) or not value.last):
@@ -102,7 +102,7 @@ def softmax(ctx: Context, node: onnx.NodeProto) -> Known:
     """Softmax and LogSoftmax over channels, or over the features of a vector."""
     value = ctx.value(node)
     rank = len(value.shape)
-    axis = int(attributes(node).get("axis", -1 if ctx.opset >= 13 else 1)) % rank
+    axis = within(int(attributes(node).get("axis", -1 if ctx.opset >= 13 else 1)), rank)
     over = tuple(range(axis, rank)) if ctx.opset < 13 else (axis,)
     if rank <= 2 and axis == rank - 1:
         value = ctx.vector(node, value)

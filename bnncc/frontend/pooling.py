@@ -9,7 +9,7 @@ import onnx
 
 from bnncc.frontend.geometry import attributes, check_window, image, image_shape, padding, pair
 from bnncc.frontend.source.text import label
-from bnncc.frontend.values import Context, Known, Moment, Refusal, Value, scalar_step
+from bnncc.frontend.values import Context, Known, Moment, Refusal, Value, scalar_step, within
 from bnncc.ops import MaxPool, SumPool
 from bnncc.scalar import step
 from bnncc.tensor import Elem, Shape, Tensor, integer
@@ -103,7 +103,7 @@ def reduced_axes(ctx: Context, node: onnx.NodeProto, rank: int) -> list[int]:
     axes = ctx.need_constant(node, 1, "axes").tolist() if named else given.get("axes")
     if axes is None or axes == []:
         axes = [] if given.get("noop_with_empty_axes") else range(rank)
-    return sorted({int(a) % rank for a in axes})
+    return sorted({within(int(a), rank) for a in axes})
 
 
 def reduction(ctx: Context, node: onnx.NodeProto) -> Known:

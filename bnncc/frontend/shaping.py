@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bnncc.frontend.geometry import attributes
 from bnncc.frontend.source.session import session
 from bnncc.frontend.source.text import first_line, label, printable
-from bnncc.frontend.values import Context, Known, Refusal, Value
+from bnncc.frontend.values import Context, Known, Refusal, Value, within
 from bnncc.ops import Concat, Pad, Reshape, Slice, Transpose, Upsample
 from bnncc.tensor import Elem, Shape, Tensor, integer
 
@@ -29,7 +29,7 @@ def pad(ctx: Context, node: onnx.NodeProto) -> Known:
     if len(node.input) > 2 and node.input[2]:
         fill = float(ctx.need_constant(node, 2, "fill value").reshape(-1)[0])
     if len(node.input) > 3 and node.input[3]:
-        axes = [int(a) % rank for a in ctx.need_constant(node, 3, "axes")]
+        axes = [within(int(a), rank) for a in ctx.need_constant(node, 3, "axes")]
         full = [0] * 2 * rank
         for k, a in enumerate(axes):
             full[a], full[a + rank] = widths[k], widths[k + len(axes)]
@@ -136,7 +136,7 @@ def sliced(ctx: Context, node: onnx.NodeProto) -> Known:
     for a, begin, end, by in zip(axes, starts, ends, steps, strict=True):
         if by < 1:
             raise Refusal("E0201", "a slice backwards is not supported", "slice forwards")
-        ranges[a % rank] = range(value.shape[a % rank])[slice(begin, end, by)]
+        ranges[within(a, rank)] = range(value.shape[a % rank])[slice(begin, end, by)]
     return part(ctx, node, value, ranges, node.output[0])
 
 
@@ -162,7 +162,7 @@ def part(ctx: Context, node: onnx.NodeProto, value: Value, ranges: list[range], 
 
 def split(ctx: Context, node: onnx.NodeProto) -> Known:
     value, given = ctx.value(node), attributes(node)
-    axis = int(given.get("axis", 0)) % len(value.shape)
+    axis = within(int(given.get("axis", 0)), len(value.shape))
     total, count = value.shape[axis], len(node.output)
     sizes: Any = given.get("split")
     if len(node.input) > 1 and node.input[1]:
@@ -184,7 +184,7 @@ def split(ctx: Context, node: onnx.NodeProto) -> Known:
 def gather(ctx: Context, node: onnx.NodeProto) -> Known:
     """Gather of one index, which drops the axis, or of indices at even distances."""
     value = ctx.value(node)
-    axis = int(attributes(node).get("axis", 0)) % len(value.shape)
+    axis = within(int(attributes(node).get("axis", 0)), len(value.shape))
     indices = ctx.need_constant(node, 1, "index")
     n = value.shape[axis]
     flat = [int(i) % n for i in indices.reshape(-1)]
@@ -203,7 +203,7 @@ def concat(ctx: Context, node: onnx.NodeProto) -> Known:
     """Concatenation of channels, or of the features of vectors."""
     values = [ctx.value(node, k) for k in range(len(node.input))]
     out, first = ctx.out_shape(node), values[0]
-    axis = int(attributes(node).get("axis", 1)) % len(out)
+    axis = within(int(attributes(node).get("axis", 1)), len(out))
     if len(values) == 1:
         return first
     if len(out) == 2 and axis == 1:

@@ -54,6 +54,13 @@ class Value:
         return (*spatial, 0) if self.last else (0, *spatial)
 
 
+def within(axis: int, rank: int) -> int:
+    """An axis counted from 0. Raises Refusal E0105 where the tensor does not have it."""
+    if not -rank <= axis < rank:
+        raise Refusal("E0105", f"axis {axis} of a tensor with {rank} axes", "export the model again")
+    return axis % rank
+
+
 @dataclass(frozen=True)
 class Condition:
     """The boolean value > 0 (or >= 0), negated if asked, of a comparison with a constant."""

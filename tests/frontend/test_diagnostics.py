@@ -368,6 +368,14 @@ def test_a_message_about_many_nodes_names_a_few() -> None:
     assert " more, Sign" in found.where
 
 
+def test_an_axis_that_is_not_there_is_refused() -> None:
+    net, x = small_net()
+    net.outputs.append(net.node("Softmax", net.node("Flatten", conv(net, x, net.weight(ONE))), axis=1))
+    model = net.model()
+    model.graph.node[-1].attribute[0].i = 5
+    assert "axis 5" in refused(model, "E0105", "Softmax").message
+
+
 @pytest.mark.parametrize("operation", ["Sub", "Add", "Mul", "Div"])
 def test_arithmetic_on_bytes_wraps_around_and_is_refused(operation: str) -> None:
     net = Net(np.random.default_rng(0), (2, 4, 4))
