@@ -16,7 +16,7 @@ def warnings(graph: Graph) -> Iterator[Diagnostic]:
     fed = None
     for op in graph.ops:
         from_real = any(t.name in real for t in op.inputs)
-        if op.x.name in scaled and isinstance(op, Map | MaxPool):
+        if op.x.name in scaled and isinstance(op, Map | MaxPool) and op.y.elem is Elem.F32:
             scaled.add(op.y.name)
         between = isinstance(op, Map) and bool(op.others)  # tensors that may be equal
         if op.y.elem is Elem.F32 and (from_real or between or (isinstance(op, Conv) and not op.integer)):

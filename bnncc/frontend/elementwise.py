@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import onnx
@@ -12,7 +11,7 @@ from bnncc.frontend.geometry import attributes
 from bnncc.frontend.norms import stage
 from bnncc.frontend.source.text import label
 from bnncc.frontend.sums import OPERATIONS, several, straight_through
-from bnncc.frontend.values import Condition, Context, Known, Moment, Refusal, Value, broadcast, scalar_step
+from bnncc.frontend.values import Condition, Context, Known, Moment, Refusal, Value, Zero, broadcast, scalar_step
 from bnncc.ops import Map, Sign
 from bnncc.scalar import Operand, Step, apply_steps, batch_norm, step
 from bnncc.tensor import Elem, Tensor, bits, integer
@@ -41,6 +40,8 @@ def identity(ctx: Context, node: onnx.NodeProto) -> Known:
 def cast(ctx: Context, node: onnx.NodeProto) -> Known:
     known = ctx.values[node.input[0]]
     to = ctx.source.types.get(node.output[0], FLOAT) if node.op_type == "CastLike" else attributes(node).get("to")
+    if to == onnx.TensorProto.BOOL and isinstance(known, Condition | Zero):
+        return known
     if to != FLOAT:
         raise Refusal("E0201", "only a Cast to float32 is supported", "compute in float32 after the input")
     if isinstance(known, Condition):  # true -> 1, false -> 0
@@ -129,15 +130,19 @@ def unary(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def quantized(ctx: Context, node: onnx.NodeProto, value: Value) -> Value:
     """The value as integers, where its last steps round and bound it (in either order)."""
-    last = [s for _, s in islice(ctx.backwards(value.tensor), 8)]
-    lo, hi = -math.inf, math.inf
-    for s in last:
+    root, last = ctx.chain(value.tensor)
+    lo, hi, rounds = -math.inf, math.inf, False
+    for s in reversed(last):
         if s.value.size == 1 and s.operation in ("max", "min") and float(s.value.flat[0]).is_integer():
             bound = float(s.value.flat[0])
             lo, hi = (max(lo, bound), hi) if s.operation == "max" else (lo, min(hi, bound))
-        elif s.operation not in ("round", "floor", "ceil"):
+        elif s.operation in ("round", "floor", "ceil"):
+            rounds = True
+        else:
             break
-    rounds = any(s.operation in ("round", "floor", "ceil") for s in last[:3])
+    else:  # integers that were only bounded
+        if root.elem.is_integer and root.elem is not Elem.BIN:
+            lo, hi, rounds = max(lo, root.lo), min(hi, root.hi), True
     maker = ctx.makers.get(value.tensor.name)
     if not rounds or not -EXACT < lo <= hi < EXACT or not isinstance(maker, Map):
         return value
@@ -264,8 +269,40 @@ def negation(ctx: Context, node: onnx.NodeProto) -> Known:
     return Condition(c.value, c.strict, not c.negate)
 
 
+def equal(ctx: Context, node: onnx.NodeProto) -> Known:
+    """A comparison with zero, for a sign that is not to be 0."""
+    index = 0 if ctx.constant(node.input[0]) is None else 1
+    if ctx.need_constant(node, 1 - index, "operand").any():
+        raise Refusal(
+            "E0201", "only a comparison with zero is supported of Equal", "write sign as Where(x >= 0, 1, -1)"
+        )
+    return Zero(ctx.value(node, index))
+
+
+def nonzero_sign(ctx: Context, node: onnx.NodeProto, c: Zero) -> Value:
+    """Where(x == 0, 1 or -1, s), for s that is Sign(x), or is x itself and a Sign."""
+    value = ctx.value(node, 2)
+    maker = ctx.makers.get(value.tensor.name)
+    choice = np.unique(ctx.need_constant(node, 1, "choice")).tolist()
+    tested = c.value.tensor.name
+    if (
+        not isinstance(maker, Sign)
+        or maker.at_zero
+        or tested not in (maker.x.name, maker.y.name)
+        or choice not in ([1], [-1])
+    ):
+        raise Refusal(
+            "E0201", "Where of an Equal is only supported around a Sign", "write sign as Where(x >= 0, 1, -1)"
+        )
+    given = replace(value, tensor=maker.x)
+    at_zero = int(choice[0]) * (-1 if maker.negate else 1)
+    return bit(ctx, node, given, at_zero=at_zero, negate=maker.negate, name=node.output[0])
+
+
 def where(ctx: Context, node: onnx.NodeProto) -> Known:
     c = ctx.values.get(node.input[0])
+    if isinstance(c, Zero):
+        return nonzero_sign(ctx, node, c)
     if not isinstance(c, Condition):
         raise Refusal("E0201", "Where needs a comparison with a constant", "write sign as Where(x >= 0, 1, -1)")
     high, low = (ctx.need_constant(node, i, "choice") for i in (1, 2))

@@ -8,7 +8,7 @@ import onnx
 from bnncc.errors import Diagnostic, ModelError, UsageError
 from bnncc.frontend.geometry import attributes
 from bnncc.frontend.source.text import printable
-from bnncc.frontend.values import Condition, Context, Known, Moment, Value
+from bnncc.frontend.values import Condition, Context, Known, Moment, Value, Zero
 from bnncc.graph import Exits, Output
 from bnncc.tensor import Elem, Tensor
 
@@ -91,7 +91,7 @@ def no_tensor(name: str, known: Known | None) -> Diagnostic:
     what, remedy = "no tensor computed from the input", "output the logits"
     if isinstance(known, Moment):
         what = "only a part of a layer normalisation"
-    elif isinstance(known, Condition):
+    elif isinstance(known, Condition | Zero):
         what, remedy = "a comparison, which is no number", "cast it to float32, or output what is compared"
     return Diagnostic("E0208", f"output {printable(name)} is {what}", printable(name), remedy)
 

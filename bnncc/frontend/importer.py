@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import onnx
 
 from bnncc.errors import Diagnostic, raise_all
-from bnncc.frontend import elementwise, linear, norms, pooling, shaping
+from bnncc.frontend import elementwise, linear, norms, pooling, quantizing, shaping
 from bnncc.frontend.advice import warnings
 from bnncc.frontend.ends import model_exits, model_input, model_outputs
 from bnncc.frontend.load import Source, load
 from bnncc.frontend.reference import decided_at_zero, reference_model
 from bnncc.frontend.source.text import first_line, label, printable
-from bnncc.frontend.values import Context, Known, Moment, Refusal, Value
+from bnncc.frontend.values import Context, Known, Moment, Refusal, Swapped, Value
 from bnncc.graph import Exits, Graph, Output, check, needed
 from bnncc.tensor import Elem, Tensor
 
@@ -31,8 +31,10 @@ IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
     "Concat": shaping.concat,
     "Conv": linear.conv,
     "ConvTranspose": linear.conv_transpose,
+    "DequantizeLinear": quantizing.dequantize,
     "Div": elementwise.arithmetic,
     "Dropout": elementwise.identity,
+    "Equal": elementwise.equal,
     "Expand": elementwise.expand,
     "Flatten": shaping.reshape,
     "Floor": elementwise.unary,
@@ -44,6 +46,7 @@ IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
     "GreaterOrEqual": elementwise.comparison,
     "HardSigmoid": elementwise.activation,
     "Identity": elementwise.identity,
+    "InstanceNormalization": norms.instance_normalization,
     "LayerNormalization": norms.layer_normalization,
     "LeakyRelu": elementwise.activation,
     "Less": elementwise.comparison,
@@ -60,6 +63,7 @@ IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
     "Pad": shaping.pad,
     "Pow": elementwise.power,
     "Reciprocal": elementwise.root,
+    "QuantizeLinear": quantizing.quantize,
     "ReduceMax": pooling.reduction,
     "ReduceMean": pooling.reduction,
     "ReduceSum": pooling.reduction,
@@ -67,6 +71,7 @@ IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
     "Reshape": shaping.reshape,
     "Resize": shaping.resize,
     "Round": elementwise.unary,
+    "ScatterND": shaping.scatter,
     "Sigmoid": elementwise.unary,
     "Sign": elementwise.sign,
     "Slice": shaping.sliced,
@@ -83,9 +88,9 @@ IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
     "Where": elementwise.where,
 }
 ANY_TYPE = {  # they move or compare values; everything else must compute in float32
-    "Cast", "CastLike", "Concat", "Dropout", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Greater", "GreaterOrEqual",
-    "Identity", "Less", "LessOrEqual", "MaxPool", "Not", "Pad", "ReduceMax", "Reshape", "Resize", "Sign", "Slice", "Split",
-    "Squeeze", "Transpose", "Unsqueeze", "Upsample", "Where",
+    "Cast", "CastLike", "Clip", "Concat", "Dropout", "Equal", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Greater",
+    "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "MaxPool", "Not", "Pad", "QuantizeLinear", "ReduceMax", "Reshape",
+    "Resize", "ScatterND", "Sign", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Upsample", "Where",
 }  # fmt: skip
 
 
@@ -152,10 +157,10 @@ def _mark(source: Source) -> str:
 
 
 def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
-    if any(name in ctx.unknown for name in node.input):
+    importer = IMPORTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if importer and any(name in ctx.unknown for name in node.input):
         ctx.unknown.update(node.output)
         return
-    importer = IMPORTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     try:
         if importer is None:
             operator = f"{node.domain}::{node.op_type}".removeprefix("::")
@@ -170,6 +175,8 @@ def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
     except Refusal as r:
         ctx.problems.append(Diagnostic(r.code, r.message, label(node), r.remedy))
         ctx.unknown.update(node.output)
+        if importer is None or r.code == "E0301":
+            _assume(ctx, node)
     except (ArithmeticError, LookupError, TypeError, ValueError) as e:  # parameters that fit neither it nor each other
         problem = f"its parameters and shapes do not fit together ({first_line(e)})"
         ctx.problems.append(
@@ -178,11 +185,21 @@ def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
         ctx.unknown.update(node.output)
 
 
+def _assume(ctx: Context, node: onnx.NodeProto) -> None:
+    """Real values in place of what an unsupported operator or bad parameters make, so that the problems behind are found too."""
+    for name in node.output:
+        shape, kind = ctx.source.shapes.get(name, ()), ctx.source.types.get(name)
+        if kind == T.FLOAT and 2 <= len(shape) <= 4 and shape[0] == 1 and min(shape) > 0:
+            sizes = shape[1:] if len(shape) == 4 else (shape[1], 1, shape[-1] if len(shape) == 3 else 1)
+            ctx.values[name] = Value(Tensor(name, Elem.F32, (sizes[0], sizes[1], sizes[2])), shape)
+            ctx.unknown.discard(name)
+
+
 def _agree(ctx: Context, node: onnx.NodeProto, known: Known) -> None:
     """Refuse what an importer cannot see of a node: a constant that widens its output, arithmetic that wraps around."""
     shape, kind = ctx.out_shape(node), ctx.source.types.get(node.output[0], T.FLOAT)
     value = known if isinstance(known, Value) else known.value
-    if shape != value.shape and not isinstance(known, Moment):
+    if shape != value.shape and not isinstance(known, Moment | Swapped):
         raise Refusal(
             "E0205",
             f"it turns shape {list(value.shape)} into {list(shape)}",

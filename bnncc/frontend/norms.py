@@ -45,6 +45,22 @@ def layer_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
     return y
 
 
+def instance_normalization(ctx: Context, node: onnx.NodeProto) -> Known:
+    """The normalisation of a single channel, which is over all features: torch's GroupNorm of one group."""
+    value = ctx.value(node)
+    if value.shape[1] != 1:
+        raise Refusal(
+            "E0201",
+            f"{node.op_type} of {value.shape[1]} channels, each over its pixels, is not supported",
+            "normalise channels or all features",
+        )
+    scale, bias = (ctx.need_constant(node, k, name).astype(np.float32) for k, name in ((1, "scale"), (2, "bias")))
+    names = [ctx.name(node.output[0], n) for n in ("normalized", "scaled")]
+    y = normalize(ctx, node, value, True, float(attributes(node).get("epsilon", 1e-5)), names[0])
+    y = ctx.map(node, y, step("mul", scale), names[1])
+    return ctx.map(node, y, step("add", bias), node.output[0])
+
+
 def normalize(ctx: Context, node: onnx.NodeProto, value: Value, features: bool, epsilon: float, name: str) -> Value:
     """(x - mean) / sqrt(var + epsilon), called `name`."""
     if not 0 < epsilon < 1e6:
@@ -106,6 +122,8 @@ def softmax(ctx: Context, node: onnx.NodeProto) -> Known:
     over = tuple(range(axis, rank)) if ctx.opset < 13 else (axis,)
     if rank <= 2 and axis == rank - 1:
         value = ctx.vector(node, value)
+    elif over == (rank - 1,) and rank == 4 and value.axes[-1]:
+        value = ctx.last_axis(node, value)
     elif any(value.axes[a - 1] and value.shape[a] > 1 for a in over) or all(a == 0 or value.axes[a - 1] for a in over):
         raise Refusal(
             "E0201", f"softmax over axis {axis} of shape {list(value.shape)} is not supported", "apply it to channels"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bnncc.frontend.geometry import attributes
 from bnncc.frontend.source.session import session
 from bnncc.frontend.source.text import first_line, label, printable
-from bnncc.frontend.values import Context, Known, Refusal, Value, within
+from bnncc.frontend.values import Context, Known, Refusal, Swapped, Value, within
 from bnncc.ops import Concat, Pad, Reshape, Slice, Transpose, Upsample
 from bnncc.tensor import Elem, Shape, Tensor, integer
 
@@ -201,9 +201,33 @@ def gather(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def concat(ctx: Context, node: onnx.NodeProto) -> Known:
     """Concatenation of channels, or of the features of vectors."""
-    values = [ctx.value(node, k) for k in range(len(node.input))]
-    out, first = ctx.out_shape(node), values[0]
+    out = ctx.out_shape(node)
     axis = within(int(attributes(node).get("axis", 1)), len(out))
+    constants = {k: c for k, name in enumerate(node.input) if (c := ctx.constant(name)) is not None}
+    if constants:
+        return between_constants(ctx, node, constants, axis, out)
+    return side_by_side(ctx, node, [ctx.value(node, k) for k in range(len(node.input))], axis, out)
+
+
+def between_constants(
+    ctx: Context, node: onnx.NodeProto, constants: dict[int, NDArray[Any]], axis: int, out: tuple[int, ...]
+) -> Value:
+    """One tensor with channels of one number before and behind it: a shortcut that makes room for new channels."""
+    tensors = [k for k in range(len(node.input)) if k not in constants]
+    numbers = {float(v) for c in constants.values() for v in np.unique(c)[:2]}
+    if len(tensors) != 1 or len(numbers) != 1 or len(out) < 3 or (value := ctx.value(node, tensors[0])).axes[axis - 1]:
+        raise Refusal(
+            "E0201", "Concat of constants is only supported as channels of one number around a tensor", "use Pad"
+        )
+    before, after = (
+        sum(c.shape[axis] for k, c in constants.items() if (k < tensors[0]) == left) for left in (True, False)
+    )
+    return padded_channels(ctx, node, value, numbers.pop(), {0: before}, {0: after}, out)
+
+
+def side_by_side(ctx: Context, node: onnx.NodeProto, values: list[Value], axis: int, out: tuple[int, ...]) -> Value:
+    """The values one after the other along an ONNX axis."""
+    first = values[0]
     if len(values) == 1:
         return first
     if len(out) == 2 and axis == 1:
@@ -229,6 +253,46 @@ def concat(ctx: Context, node: onnx.NodeProto) -> Known:
         y = Tensor(y.name, elem, shape, lo, hi, 2 if elem is Elem.BIN else 1, y.twin, y.channels_last)
     op = Concat(x=tensors[0], others=tuple(tensors[1:]), y=y, origin=(label(node),))
     return Value(ctx.add(op), out, values[0].last)
+
+
+def scatter(ctx: Context, node: onnx.NodeProto) -> Known:
+    """ScatterND that replaces neighbouring channels, as torch writes x[:, a:b] = y: directly, or on [C, 1, H, W]."""
+    known = [ctx.values.get(node.input[k]) for k in (0, 2)]
+    swapped = [isinstance(k, Swapped) for k in known]
+    data, new = (k.value if isinstance(k, Swapped) else ctx.value(node, n) for k, n in zip(known, (0, 2), strict=True))
+    indices = ctx.need_constant(node, 1, "index")
+    n = data.shape[1]
+    flat = indices.reshape(-1, indices.shape[-1])[:, -1] % n
+    first, count = int(flat[0]), len(flat)
+    batch_first = (1, count, 2) == indices.shape and not indices[..., 0].any()
+    if (
+        attributes(node).get("reduction", b"none") != b"none"
+        or any(swapped) != all(swapped)
+        or not ((count, 1) == indices.shape if all(swapped) else batch_first)
+        or flat.tolist() != list(range(first, first + count))
+        or new.shape != (1, count, *data.shape[2:])
+    ):
+        raise Refusal("E0201", "ScatterND is only supported of neighbouring channels", "use Slice and Concat")
+    ranges = [[range(1), r, *map(range, data.shape[2:])] for r in (range(first), range(first + count, n))]
+    sides = [
+        [part(ctx, node, data, r, ctx.name(node.output[0], f"side{k}"))] if len(r[1]) else []
+        for k, r in enumerate(ranges)
+    ]
+    replaced = data
+    if not holds(ctx, data, new, first):
+        replaced = side_by_side(ctx, node, [*sides[0], new, *sides[1]], 1, data.shape)
+    return Swapped(replaced) if all(swapped) else replaced
+
+
+def holds(ctx: Context, data: Value, new: Value, first: int) -> bool:
+    """Whether the channels of `data` from `first` on are `new` already: torch writes them back a second time."""
+    a, b = ctx.makers.get(data.tensor.name), ctx.makers.get(new.tensor.name)
+    if isinstance(b, Slice) and b.x.name == data.tensor.name and not data.last:
+        return b.start == (first, 0, 0) and b.step == (1, 1, 1)
+    if not isinstance(a, Concat):
+        return False
+    starts = np.cumsum([0, *(t.shape[0] for t in a.inputs)])
+    return any(t.name == new.tensor.name and s == first for t, s in zip(a.inputs, starts, strict=False))
 
 
 def laid_out(ctx: Context, node: onnx.NodeProto, value: Value, like: Value) -> Value:
@@ -283,9 +347,17 @@ def viewed(ctx: Context, node: onnx.NodeProto, value: Value, shape: tuple[int, .
 
 def transpose(ctx: Context, node: onnx.NodeProto) -> Known:
     """Between channels first and channels last only the view changes; other orders move the values."""
+    given = attributes(node).get("perm", [])
+    known = ctx.values.get(node.input[0])
+    swaps = list(given[:2]) == [1, 0] and list(given[2:]) == list(range(2, len(given)))
+    if isinstance(known, Swapped) and swaps:
+        return known.value
     value = ctx.value(node)
     rank = len(value.shape)
-    perm = [int(p) for p in attributes(node).get("perm", range(rank)[::-1])]
+    readers = ctx.readers.get(node.output[0], ())
+    if swaps and rank > 2 and not value.last and readers and all(r.op_type == "ScatterND" for r in readers):
+        return Swapped(value)
+    perm = [int(p) for p in given or range(rank)[::-1]]
     out = tuple(value.shape[p] for p in perm)
     if perm == list(range(rank)):
         return value

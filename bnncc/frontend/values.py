@@ -82,7 +82,21 @@ class Moment:
     inverse: bool = False  # of the spread
 
 
-Known = Value | Condition | Moment
+@dataclass(frozen=True)
+class Zero:
+    """The boolean value == 0, of which torch writes a sign that is not 0."""
+
+    value: Value
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """The value with its batch and its channels exchanged, [C, 1, H, W]: so torch reaches the channels that it writes to."""
+
+    value: Value
+
+
+Known = Value | Condition | Moment | Zero | Swapped
 
 
 @dataclass
@@ -214,7 +228,11 @@ class Context:
                 f"{node.op_type} of a mean over channels is not supported outside of a layer normalisation",
                 "use LayerNormalization, or a mean over height and width",
             )
-        what = "a comparison" if isinstance(v, Condition) else "a constant"
+        if isinstance(v, Swapped):
+            raise Refusal(
+                "E0201", f"{node.op_type} of channels before the batch is not supported", "keep the batch in front"
+            )
+        what = "a comparison" if isinstance(v, Condition | Zero) else "a constant"
         raise Refusal(
             "E0201", f"{node.op_type} of {what} is not supported", "rewrite this part with Sign or Where(x >= 0, 1, -1)"
         )

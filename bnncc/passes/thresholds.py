@@ -1,15 +1,16 @@
 """Every sign becomes a comparison: with integers or float32 levels found by evaluating, or with a row's norm."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, product
 
 import numpy as np
 
 from bnncc.errors import Diagnostic, raise_all
 from bnncc.graph import Graph, needed
-from bnncc.ops import MOVES, Conv, Map, MaxPool, Normalize, NormSign, Sign, Threshold
+from bnncc.ops import MOVES, Conv, Map, MaxPool, Normalize, NormSign, Pad, Sign, Threshold
 from bnncc.passes.maps import constant_steps, joined
-from bnncc.scalar import Cut, Floats, Step, find_cut, near_channels
+from bnncc.scalar import NOTHING, Cut, Floats, Operand, Step, apply_steps, calculate, find_cut, near_channels
 from bnncc.tensor import Elem, Op, Tensor
 
 
@@ -17,6 +18,7 @@ def find_thresholds(graph: Graph) -> Graph:
     """sign(steps(x)) becomes x >= T, found by evaluating the steps. Refuses a ternary Sign that can meet zero (E0304)."""
     out: list[Op] = []
     problems: list[Diagnostic] = []
+    often = frequent(graph)
     for op in graph.ops:
         if not isinstance(op, Sign):
             out.append(op)
@@ -24,13 +26,13 @@ def find_thresholds(graph: Graph) -> Graph:
         maker = graph.producer(op.x)
         steps = before_sign(constant_steps(maker))
         if isinstance(maker, Normalize):
-            out.append(norm_sign(graph, maker, (), op, problems) or threshold(graph, op, op.x, (), problems))
+            out.append(norm_sign(graph, maker, (), op, problems) or threshold(graph, often, op, op.x, (), problems))
         elif maker is None or steps is None:
-            out.append(threshold(graph, op, op.x, (), problems))
+            out.append(threshold(graph, often, op, op.x, (), problems))
         elif not isinstance(norm := graph.producer(maker.x), Normalize):
-            out.append(threshold(graph, replace(op, origin=joined(maker, op)), maker.x, steps, problems))
+            out.append(threshold(graph, often, replace(op, origin=joined(maker, op)), maker.x, steps, problems))
         else:
-            out.append(norm_sign(graph, norm, steps, op, problems) or threshold(graph, op, op.x, (), problems))
+            out.append(norm_sign(graph, norm, steps, op, problems) or threshold(graph, often, op, op.x, (), problems))
     raise_all(problems)
     return graph.with_ops(needed(graph.with_ops(out), [o.tensor for o in graph.outputs]))
 
@@ -46,15 +48,23 @@ def before_sign(steps: tuple[Step, ...] | None) -> tuple[Step, ...] | None:
     )
 
 
-def threshold(graph: Graph, op: Sign, x: Tensor, steps: tuple[Step, ...], problems: list[Diagnostic]) -> Threshold:
+def threshold(
+    graph: Graph,
+    often: Mapping[str, Sequence[Floats]],
+    op: Sign,
+    x: Tensor,
+    steps: tuple[Step, ...],
+    problems: list[Diagnostic],
+) -> Threshold:
     bounds = (x.lo, x.hi) if x.elem.is_integer else None
     cut = find_cut(steps, x.shape, bounds, strict=op.at_zero <= 0, negate=op.negate)
     if op.at_zero == 0:
         at = find_cut(steps, x.shape, bounds, strict=False, negate=op.negate)
         if x.elem.is_integer:
             problems += reachable_zero(op, x, cut, at)
-        elif is_often_zero(graph, x, steps):
-            problems.append(refused(op, "its input, of a ReLU, rounded, or the model's own, is exactly zero at times"))
+        elif is_often_zero(often.get(x.name, ()), steps):
+            why = "its input, the model's own, rounded, or of what a ReLU or a clip cut off, is exactly zero at times"
+            problems.append(refused(op, why))
         elif is_flat_at_zero(cut, at):
             problems.append(refused(op, "clipping makes it exactly zero over a whole range of values"))
     maker = graph.producer(x)
@@ -101,36 +111,54 @@ def is_flat_at_zero(above: Cut, at: Cut) -> bool:
     return bool((endless | (width > np.maximum(1e-3 * np.maximum(np.abs(low), np.abs(high)), 1e-6))).any())
 
 
-def is_often_zero(graph: Graph, x: Tensor, steps: tuple[Step, ...]) -> bool:
-    """Whether real values are exactly zero by more than chance: an input, what ReLU cuts off or what was rounded."""
-    open_: list[tuple[Tensor, tuple[Step, ...]]] = [(x, steps)]
-    seen = {x.name}
-    while open_:
-        x, steps = open_.pop()
-        kept = next((s for s in reversed(steps) if moves_zero(s)), None)
-        if kept:
-            if kept.operation in ("round", "floor", "ceil") or (
-                kept.operation in ("max", "min") and (kept.value == 0).any()
-            ):
-                return True
+def is_often_zero(often: Sequence[Floats], steps: tuple[Step, ...]) -> bool:
+    """Whether the steps make real values exactly zero by more than chance, of which those in `often` are frequent."""
+    values = list(often)
+    for s in steps:
+        values = followed(values, s, [])
+    return any((v == 0).any() for v in values)
+
+
+ROUNDING = ("round", "floor", "ceil")
+FREQUENT = 16  # of a tensor; more are not followed
+BITS = [np.full((1, 1, 1), b, np.float32) for b in (-1, 1)]
+
+
+def frequent(graph: Graph) -> dict[str, list[Floats]]:
+    """The values, [1 or C, 1 or H, 1 or W], that real tensors take exactly and often: bits, an input's zeros, bounds of clips.
+
+    What is computed of them is among them too: +1 of one clip and -1 of another are 0 in their sum.
+    """
+    found: dict[str, list[Floats]] = {graph.input.name: [NOTHING]} if graph.input.elem is Elem.F32 else {}
+    if not any(isinstance(op, Sign) and op.at_zero == 0 for op in graph.ops):
+        return found
+    for op in graph.ops:
+        inputs = [BITS if t.elem is Elem.BIN else found.get(t.name, []) for t in op.inputs]
+        if op.y.elem is not Elem.F32:
             continue
-        maker = graph.producer(x)
-        if maker is None:
-            return True
-        before = [t for t in maker.inputs if t.elem is Elem.F32 and t.name not in seen]
-        if isinstance(maker, Map) and not maker.others:
-            open_.append((maker.x, constant_steps(maker) or ()))
-        elif isinstance(maker, (MaxPool, *MOVES)):
-            open_ += [(t, ()) for t in before]
-            seen.update(t.name for t in before)
-    return False
+        values: list[Floats] = []
+        if isinstance(op, Map):
+            values = inputs[0]
+            for s in op.steps:
+                values = followed(values, s, inputs[1:])
+        elif isinstance(op, (MaxPool, *MOVES)):  # which move channels
+            values = [v[:1, :1, :1] for v in chain(*inputs) if (v == v.flat[0]).all()]
+            values += [NOTHING for v in chain(*inputs) if (v == 0).any()]
+            values += [np.full((1, 1, 1), op.value, np.float32)] if isinstance(op, Pad) else []
+        distinct = {v.tobytes(): v for v in values}
+        found[op.y.name] = list(distinct.values())[:FREQUENT]
+    return found
 
 
-def moves_zero(s: Step) -> bool:
-    """Whether a zero may come out of another value, or a zero as another value."""
-    return s.operation not in ("mul", "div", "prelu", "abs", "max", "min") or (
-        s.operation in ("max", "min") and bool((s.value == 0).any())
-    )
+def followed(values: list[Floats], s: Step | Operand, others: list[list[Floats]]) -> list[Floats]:
+    """The frequent values behind a step."""
+    if isinstance(s, Operand):
+        pairs = product(values, others[s.index][:FREQUENT])
+        return [np.asarray(calculate(s.operation, a, b), np.float32) for a, b in pairs][: FREQUENT**2]
+    values = [apply_steps(v, (s,)) for v in values]
+    if s.operation in ("max", "min"):
+        return [*values, s.value]
+    return [*values, NOTHING] if s.operation in ROUNDING else values
 
 
 def norm_sign(

@@ -192,6 +192,19 @@ def test_a_model_in_memory_is_left_as_it_is(good: onnx.ModelProto) -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
+def test_what_onnxruntime_does_not_ask_for_either(good: onnx.ModelProto) -> None:
+    """Nodes in any order, and outputs without a shape, as torch and tf2onnx write them."""
+    loose = onnx.ModelProto()
+    loose.CopyFrom(good)
+    del loose.graph.node[:]
+    loose.graph.node.extend(reversed(good.graph.node))
+    for output in loose.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    compiled = bnncc.compile(loose, name="net")
+    assert compiled.files == bnncc.compile(good, name="net").files
+    assert compiled.verify(samples=4).ok
+
+
 def changed(good: onnx.ModelProto, change: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(good)
@@ -293,6 +306,14 @@ def short_raw_data(model: onnx.ModelProto) -> None:
 )
 def test_broken_models(good: onnx.ModelProto, change: Callable[[onnx.ModelProto], object]) -> None:
     assert code_of(changed(good, change)).startswith("E0")
+
+
+def test_a_circle_and_values_that_nothing_makes_are_named(good: onnx.ModelProto) -> None:
+    for change, message in ((cycle, "its own output"), (no_initializer, "which nothing makes")):
+        with pytest.raises(bnncc.ModelError) as caught:
+            bnncc.compile(changed(good, change), name="net")
+        assert message in caught.value.diagnostics[0].message
+        assert "(" in caught.value.diagnostics[0].where
 
 
 def test_absurd_dimensions_are_refused_before_anything_is_allocated(good: onnx.ModelProto) -> None:

@@ -75,6 +75,23 @@ def resize(net: Net, x: str, scales: list[float], **given: object) -> str:
     return net.node("Resize", x, "", net.const(scales), **given)
 
 
+def take_two(net: Net, x: str) -> str:
+    return net.node("Slice", x, *(integers(net, [k]) for k in (0, 2, 1)))
+
+
+def quantised(net: Net, x: str, scale: str, **given: object) -> str:
+    net.opset = 21
+    return net.node("QuantizeLinear", x, scale, **given)
+
+
+def dequantised(net: Net, x: str) -> str:
+    return net.node("DequantizeLinear", x, net.const(0.5))
+
+
+def zero_or(net: Net, tested: str, sign: str, zero: float) -> str:
+    return net.node("Where", net.node("Equal", tested, net.const(zero)), net.const(1.0), sign)
+
+
 def layer_norm(net: Net, x: str, axis: int) -> str:
     shape = net.shape_of(x)[axis - 1 if axis > 0 else axis :]
     return net.node("LayerNormalization", x, net.const(np.ones(shape)), axis=axis)
@@ -113,7 +130,7 @@ def over_one(net: Net, v: str) -> str:
 
 NODES: dict[str, tuple[str, Build]] = {
     "an operator": ("E0201", lambda n, x: n.node("Elu", x)),
-    "a softmax over the width": ("E0201", lambda n, x: n.node("Softmax", x)),
+    "a softmax over the height": ("E0201", lambda n, x: n.node("Softmax", x, axis=2)),
     "a cast": ("E0201", lambda n, x: n.node("Cast", n.node("Cast", x, to=T.DOUBLE), to=T.FLOAT)),
     "three operands": ("E0201", lambda n, x: n.node("Max", x, n.const(0.0), n.const(1.0))),
     "1 / x": ("E0201", lambda n, x: n.node("Div", n.const(1.0), x)),
@@ -194,6 +211,29 @@ NODES: dict[str, tuple[str, Build]] = {
     "linear resizing": ("E0201", lambda n, x: resize(n, x, [1, 1, 2, 2], mode="linear")),
     "resizing by 5/4": ("E0201", lambda n, x: resize(n, x, [1, 1, 1.25, 1.25], mode="nearest")),
     "resizing channels": ("E0201", lambda n, x: resize(n, x, [1, 2, 1, 1], mode="nearest")),
+    "constants before and behind": (
+        "E0201",
+        lambda n, x: n.node("Concat", n.const(np.zeros((1, 2, 4, 4))), x, n.const(np.ones((1, 2, 4, 4))), axis=1),
+    ),
+    "scattered channels": (
+        "E0201",
+        lambda n, x: n.node("ScatterND", x, integers(n, [[[0, 3], [0, 5]]]), take_two(n, x)),
+    ),
+    "a comparison with one": ("E0201", lambda n, x: zero_or(n, x, n.node("Sign", x), 1.0)),
+    "a zero of something else": ("E0201", lambda n, x: zero_or(n, real(n, x), n.node("Sign", real(n, x)), 0.0)),
+    "pixels normalised by channel": (
+        "E0201",
+        lambda n, x: n.node("InstanceNormalization", x, n.const(np.ones(9)), n.const(np.zeros(9))),
+    ),
+    "quantised to float8": (
+        "E0201",
+        lambda n, x: n.node("Cast", quantised(n, x, n.const(0.5), output_dtype=T.FLOAT8E4M3FN), to=T.FLOAT),
+    ),
+    "quantised by zero": ("E0301", lambda n, x: dequantised(n, quantised(n, x, n.const(0.0)))),
+    "quantised in blocks": (
+        "E0201",
+        lambda n, x: dequantised(n, quantised(n, x, n.const(np.ones((1, 3, 4, 4))), axis=1, block_size=3)),
+    ),
     "concatenated heights": ("E0201", lambda n, x: n.node("Concat", x, x, axis=2)),
     "uneven indices": ("E0201", lambda n, x: n.node("Gather", x, integers(n, [0, 1, 3]), axis=1)),
     "a slice backwards": (
@@ -265,6 +305,16 @@ NODES: dict[str, tuple[str, Build]] = {
         "E0304",
         lambda n, x: n.node("Sign", n.node("MaxPool", n.node("Floor", real(n, x)), kernel_shape=[2, 2])),
     ),
+    "Sign of a sum of clipped values": (
+        "E0304",
+        lambda n, x: n.node(
+            "Sign", n.node("Add", *(n.node("Clip", real(n, x), n.const(-1.0), n.const(1.0)) for _ in range(2)))
+        ),
+    ),
+    "Sign of bits and clipped values": (
+        "E0304",
+        lambda n, x: n.node("Sign", n.node("Sub", n.node("Clip", real(n, x), n.const(-1.0), n.const(1.0)), x)),
+    ),
     "Sign of clipped values, shifted": (
         "E0304",
         lambda n, x: n.node(
@@ -327,7 +377,7 @@ def test_what_others_say_is_one_line_without_their_paths() -> None:
 def test_every_problem_is_reported_at_once() -> None:
     net, x = small_net()
     net.outputs = [
-        net.node("Softmax", x),
+        net.node("Softmax", x, axis=2),
         net.node("Gemm", net.node("Flatten", x), net.weight((144, 3)), alpha=0.0),
         conv(net, x, net.const(np.full(ONE, np.nan))),
         net.node("Elu", x),
@@ -338,6 +388,21 @@ def test_every_problem_is_reported_at_once() -> None:
     assert [d.code for d in found] == ["E0201", "E0203", "E0301", "E0201"]
     assert [d.where.split("_")[0] for d in found] == ["Softmax", "Gemm", "Conv", "Elu"]
     assert all(d.remedy for d in found)
+
+
+def test_problems_behind_others_are_reported_too() -> None:
+    net, x = small_net()
+    y = net.node("Selu", net.node("Elu", conv(net, x, net.const(np.full(ONE, np.inf)))))
+    net.outputs.append(conv(net, y, net.const(np.full(ONE, np.nan))))
+    with pytest.raises(bnncc.ModelError) as caught:
+        bnncc.compile(net.model(), name="net")
+    found = caught.value.diagnostics
+    assert [(d.code, d.where.split("_")[0]) for d in found] == [
+        ("E0301", "Conv"),
+        ("E0201", "Elu"),
+        ("E0201", "Selu"),
+        ("E0301", "Conv"),
+    ]
 
 
 def test_every_sign_that_can_meet_zero_is_reported_at_once() -> None:
@@ -528,6 +593,14 @@ def test_a_float_input_to_a_binary_layer_warns() -> None:
     assert not bnncc.compile(model, name="net", input="i8").warnings
 
 
+def test_a_float_input_that_is_quantised_first_does_not_warn() -> None:
+    net, _ = small_net(elem=T.FLOAT)
+    net.nodes.clear()
+    y = net.node("QuantizeLinear", "x", net.const(0.25), net.const(0, np.int8))
+    net.outputs.append(conv(net, net.node("DequantizeLinear", y, net.const(0.25)), net.weight((9, 2, 3, 3))))
+    assert not bnncc.compile(net.model(), name="net").warnings
+
+
 def test_a_ternary_sign_over_real_values_warns() -> None:
     net = Net(np.random.default_rng(0), (6,), T.FLOAT)
     model = finish(net, net.sign(net.node("Add", "x", net.const(0.1)), "sign")).model()
@@ -536,15 +609,18 @@ def test_a_ternary_sign_over_real_values_warns() -> None:
 
 
 @pytest.mark.parametrize("of", ["real", "scaled integers"])
-def test_a_ternary_sign_of_what_can_be_equal_warns(of: str) -> None:
-    """A difference of two tensors is zero where they are equal; with --sign-at-zero that is decided, and verified."""
+def test_a_ternary_sign_of_what_can_be_equal(of: str) -> None:
+    """A difference of two tensors is zero where they are equal, often if a ReLU made them; --sign-at-zero decides it."""
     net, x = small_net()
     a, b = (real(net, x) if of == "real" else conv(net, x, net.weight(ONE)) for _ in range(2))
-    a, b = (net.node("Relu", net.node("Mul", v, net.const(0.3))) for v in (a, b))
+    a, b = (net.node("LeakyRelu", net.node("Mul", v, net.const(0.3))) for v in (a, b))
     net.outputs.append(net.node("Sign", net.node("Sub", a, b)))
     (found,) = bnncc.compile(net.model(), name="net").warnings
     assert found.code == "W0301"
     assert "--sign-at-zero=+1" in found.remedy
+    a, b = (net.node("Relu", v) for v in (a, b))
+    net.outputs.append(net.node("Sign", net.node("Sub", a, b)))
+    assert "ReLU" in refused(net.model(), "E0304").message
     for at_zero in (1, -1):
         c = bnncc.compile(net.model(), name="net", sign_at_zero=at_zero)
         assert not c.warnings

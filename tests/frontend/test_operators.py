@@ -161,7 +161,34 @@ def take(net: Net, x: str, *ranges: tuple[int, int, int, int]) -> str:
     return net.node("Slice", x, starts, ends, axes, steps)
 
 
+def written(net: Net, x: str, start: int, new: str, *, swapped: bool) -> str:
+    """x[:, start:start + k] = new, as torch's legacy exporter writes it or (swapped) the newer one."""
+    index = np.arange(start, start + net.shape_of(new)[0])
+    if not swapped:
+        pairs = np.stack([0 * index, index], axis=-1)[None]
+        return net.node("ScatterND", x, net.const(pairs, np.int64), new)
+    x, new = (net.node("Transpose", v, perm=[1, 0, 2, 3]) for v in (x, new))
+    y = net.node("ScatterND", x, net.const(index[:, None], np.int64), new)
+    return net.node("Transpose", y, perm=[1, 0, 2, 3])
+
+
+def added(net: Net, x: str, start: int, end: int, *, swapped: bool) -> str:
+    """x[:, start:end] += y: what is added is written back twice."""
+    x = binary(net, x, 8)
+    new = net.node("Add", take(net, x, (1, start, end, 1)), binary(net, x, end - start))
+    y = written(net, x, start, new, swapped=swapped)
+    again = take(net, y, (1, start, end, 1)) if swapped else new
+    return written(net, y, start, again, swapped=swapped)
+
+
 PARTS: Forms = {
+    "room for channels": lambda n, x: n.node(
+        "Concat", n.const(np.zeros((1, 2, 4, 4))), x, n.const(np.zeros((1, 3, 4, 4))), axis=1
+    ),
+    "the last channels, added to": lambda n, x: added(n, x, 5, 8, swapped=True),
+    "the first channels, added to": lambda n, x: added(n, x, 0, 3, swapped=False),
+    "channels between": lambda n, x: written(n, x, 2, binary(n, x, 3), swapped=True),
+    "all channels": lambda n, x: written(n, x, 0, binary(n, x, 9), swapped=False),
     "bits": lambda n, x: n.node("Concat", x, x, axis=1),
     "bits and their opposites": lambda n, x: n.node("Concat", x, n.node("Neg", x), axis=1),
     "bits of other layers": lambda n, x: n.node(
@@ -197,7 +224,13 @@ PARTS: Forms = {
 
 def test_parts_and_wholes() -> None:
     c, names = checked(*small_net(), PARTS)
-    real_ones = {"bits and their opposites", "real and integer", "pooled vectors", "every second pixel"}
+    real_ones = {
+        "room for channels",
+        "bits and their opposites",
+        "real and integer",
+        "pooled vectors",
+        "every second pixel",
+    }
     for form, elem in zip(names, elements(c, names.values()), strict=True):
         assert elem.is_integer == (form not in real_ones), form
     assert ops(c, Concat)
@@ -392,6 +425,9 @@ NORMS: Forms = {
     "channels in parts, times": lambda n, x: parts(n, x, (1,), inverse="Reciprocal"),
     "channels in parts, over": lambda n, x: parts(n, x, (1,), inverse="Div"),
     "last channels in parts": last(lambda n, x: parts(n, x, (-1,))),
+    "one group": lambda n, x: n.node(
+        "InstanceNormalization", n.node("Reshape", x, ints(n, 1, 1, -1)), n.const([0.75]), n.const([0.25])
+    ),
     "features in parts": lambda n, x: parts(n, x, (1, 2, 3)),
 }
 
@@ -484,6 +520,10 @@ OUTPUTS: Forms = {
     "Softmax over features": lambda n, x: n.node("Softmax", n.node("Flatten", x), axis=1),
     "LogSoftmax": lambda n, x: n.node("LogSoftmax", n.node("Flatten", n.node("GlobalAveragePool", x)), axis=-1),
     "Softmax over channels": lambda n, x: n.node("Softmax", x, axis=1),
+    "Softmax over the width": lambda n, x: n.node("Softmax", x),
+    "Softmax over channels between swaps": lambda n, x: n.node(
+        "Transpose", n.node("Softmax", n.node("Transpose", x, perm=[0, 3, 2, 1]), axis=3), perm=[0, 3, 2, 1]
+    ),
     "Softmax over last channels": lambda n, x: n.node("Softmax", n.node("Transpose", x, perm=[0, 2, 3, 1])),
 }
 
@@ -515,6 +555,27 @@ def test_quantised_activations_are_integers(signed: int, scale: float) -> None:
     assert quantised.elem in (Elem.U8, Elem.I8)
     assert (quantised.lo, quantised.hi) == ((-8, 7) if signed else (0, 15))
     assert all(s.op.exact for s in c.program.steps)
+
+
+@pytest.mark.parametrize(
+    ("kind", "zero", "per_channel"), [(np.int8, 0, False), (np.uint8, 3, False), (np.int8, -5, True)]
+)
+def test_quantize_and_dequantize(kind: type, zero: int, per_channel: bool) -> None:
+    """Brevitas' QCDQ: fewer bits by a Clip between the two."""
+    net, x = small_net()
+    y = net.batch_norm(binary(net, x, 8))
+    scale = net.const(net.rng.uniform(0.2, 0.6, 8) if per_channel else 0.3)
+    zeros = net.const(np.full(8, zero) if per_channel else zero, kind)
+    y = net.node("QuantizeLinear", y, scale, zeros, axis=1)
+    if not zero:
+        y = net.node("Clip", y, net.const(-4, kind), net.const(3, kind))
+    y = net.node("DequantizeLinear", y, scale, zeros, axis=1)
+    net.outputs = [y, net.node("Conv", y, net.weight((5, 8, 2, 2)), pads=[1, 0, 0, 1])]
+    c = verified(net)
+    last = ops(c, Conv)[-1].x
+    assert last.elem.is_integer != per_channel, "one scale for all channels keeps integers"
+    if not zero:
+        assert (last.lo, last.hi) == (-4, 3)
 
 
 # moving values --------------------------------------------------------------------------------------------------------
@@ -626,6 +687,9 @@ def test_shapes_that_are_computed_from_a_symbolic_batch() -> None:
         "Resize", x, "", "", double, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     )
     net.outputs.append(resized)
+    eight = net.node("Slice", net.node("Shape", resized), ints(net, 2), ints(net, 3), ints(net, 0))
+    none = net.node("ConstantOfShape", eight, value=nh.from_array(np.zeros(1, np.int64)))
+    net.outputs.append(binary(net, net.node("Pad", x, net.node("Mul", none, ints(net, 2)))))
     c = verified(net)
     assert {n.op_type for n in c.imported.given.graph.node} >= {"Reshape", "Resize"}
 

@@ -70,6 +70,18 @@ def flipped_sum(net: Net, x: str) -> str:
     return net.node("Add", clip, net.node("Sub", where("Greater", 1.0, -1.0)(net, x), clip))
 
 
+def zero_replaced(by: float, *, given: bool = False, cast: bool = False) -> Form:
+    """torch.where(s == 0, by, s), or of x == 0; as masked_fill, with a Cast to bool."""
+
+    def build(net: Net, x: str) -> str:
+        s = net.node("Sign", x)
+        is_zero = net.node("Equal", x if given else s, net.const(0.0))
+        is_zero = net.node("Cast", is_zero, to=T.BOOL) if cast else is_zero
+        return net.node("Where", is_zero, net.const(by), s)
+
+    return build
+
+
 COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 FORMS: dict[str, Form] = {
     **{f: (lambda net, x, f=f: net.sign(x, f)) for f in SIGNS if f != "sign"},
@@ -96,6 +108,9 @@ FORMS: dict[str, Form] = {
     "sign of sign below": sign_of_sign(-0.5),
     "clipped twice": twice_clipped,
     "the other way round": flipped_sum,
+    "zero as one": zero_replaced(1.0),
+    "zero as minus one": zero_replaced(-1.0, cast=True),
+    "a zero given as one": zero_replaced(1.0, given=True),
     "qonnx": quantized("qonnx.custom_op.general", 1.0),
     "brevitas, scaled": quantized("onnx.brevitas", 0.25),
     "finn, per channel": quantized("finn.custom_op.general", np.linspace(0.1, 2, 16).reshape(1, 16)),

@@ -113,7 +113,7 @@ def test_exports(module: str, export: Callable[[Module, Path], None], tmp_path: 
 
 @pytest.mark.parametrize("export", [dynamo_keeping, legacy])
 def test_straight_through_sign(export: Callable[[Module, Path], None], tmp_path: Path) -> None:
-    """(sign(x) - clamp(x)).detach() + clamp(x). torch's default dynamo export of it is not sorted: E0102."""
+    """(sign(x) - clamp(x)).detach() + clamp(x). torch's default dynamo export of it lacks a parameter: E0102."""
     torch.manual_seed(1)
     made, path = Module(("detach",) * 4, scaled=False, latent=False, mean=False), tmp_path / "net.onnx"
     with warnings.catch_warnings():

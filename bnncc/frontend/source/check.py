@@ -1,18 +1,20 @@
 """What must hold of a model before onnx and onnxruntime work on it."""
 
 from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 
 import onnx
 
-from bnncc.errors import ModelError
+from bnncc.errors import Diagnostic, ModelError, raise_all
 from bnncc.frontend.source.limits import MAX_ELEMENTS, elements
 from bnncc.frontend.source.messages import messages, texts, without_data
-from bnncc.frontend.source.text import first_line, printable, shown
+from bnncc.frontend.source.text import first_line, label, printable, shown
 
 MIN_OPSET = 9
 
 
 def check(model: onnx.ModelProto) -> None:
+    """Raise ModelError for what cannot be worked on; nodes that are out of order are put in order."""
     if not model.graph.node:
         raise ModelError.of("E0102", "the file holds no graph", remedy="export the model again")
     inner = list(messages(model))
@@ -52,10 +54,44 @@ def check(model: onnx.ModelProto) -> None:
                 f"tensor {printable(t.name)} has absurd dimensions {shown(t.dims)}",
                 remedy="export the model again",
             )
+    g = model.graph
+    made = {i.name for i in g.input} | {t.name for t in g.initializer} | {t.values.name for t in g.sparse_initializer}
+    made = made.union(*(node.output for node in g.node))
+    raise_all(
+        Diagnostic("E0102", f"it reads {printable(name)}, which nothing makes", label(node), "export the model again")
+        for node in g.node
+        for name in node.input
+        if name and name not in made
+    )
+    in_order(model)
     try:
-        onnx.checker.check_model(without_data(model))
+        bare = without_data(model)
+        for o in bare.graph.output:
+            if o.type.HasField("tensor_type"):  # tf2onnx leaves the shape out where TensorFlow does not know it
+                o.type.tensor_type.shape.SetInParent()
+        onnx.checker.check_model(bare)
     except Exception as e:  # ValidationError, and what its C++ and protobuf throw
         raise invalid(f"the model breaks the ONNX specification: {first_line(e)}") from None
+
+
+def in_order(model: onnx.ModelProto) -> None:
+    """Put nodes after what they read, which ONNX demands and onnxruntime does not. Raises ModelError E0102."""
+    nodes = list(model.graph.node)
+    makers = {name: k for k, node in enumerate(nodes) for name in node.output if name}
+    before = {k: [makers[name] for name in node.input if name in makers] for k, node in enumerate(nodes)}
+    if all(m < k for k, makers_of in before.items() for m in makers_of):
+        return
+    try:
+        order = list(TopologicalSorter(before).static_order())
+    except CycleError as e:
+        raise ModelError.of(
+            "E0102",
+            "it reads what is computed from its own output",
+            where=label(nodes[e.args[1][0]]),
+            remedy="export the model again",
+        ) from None
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[k] for k in order)
 
 
 def invalid(message: str) -> ModelError:

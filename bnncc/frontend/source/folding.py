@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bnncc.frontend.source.constants import evaluate_sized
+from bnncc.frontend.source.constants import GROWING, evaluate_sized
 from bnncc.frontend.source.shapes import infer_shapes, shapes_of
 
 T = onnx.TensorProto
@@ -70,7 +70,7 @@ def constants(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> dict[s
         if is_fixed:
             fixed.append(node)
             known.update(node.output)
-        if not is_fixed or types.get(node.output[0]) not in INTEGERS:
+        if not is_fixed or node.op_type in GROWING or types.get(node.output[0]) not in INTEGERS:
             wanted.update(node.input)
         if node.op_type in ("Resize", "Upsample"):
             scales.update(node.input)
