@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -130,9 +131,8 @@ def unary(ctx: Context, node: onnx.NodeProto) -> Known:
 
 def quantized(ctx: Context, node: onnx.NodeProto, value: Value) -> Value:
     """The value as integers, where its last steps round and bound it (in either order)."""
-    root, last = ctx.chain(value.tensor)
-    lo, hi, rounds = -math.inf, math.inf, False
-    for s in reversed(last):
+    lo, hi, rounds, root = -math.inf, math.inf, False, value.tensor
+    for root, s in islice(ctx.backwards(value.tensor), 8):  # noqa: B007
         if s.value.size == 1 and s.operation in ("max", "min") and float(s.value.flat[0]).is_integer():
             bound = float(s.value.flat[0])
             lo, hi = (max(lo, bound), hi) if s.operation == "max" else (lo, min(hi, bound))
@@ -140,8 +140,8 @@ def quantized(ctx: Context, node: onnx.NodeProto, value: Value) -> Value:
             rounds = True
         else:
             break
-    else:  # integers that were only bounded
-        if root.elem.is_integer and root.elem is not Elem.BIN:
+    else:  # rounded integers that were only bounded once more
+        if root.elem.is_integer and isinstance(ctx.makers.get(root.name), Map):
             lo, hi, rounds = max(lo, root.lo), min(hi, root.hi), True
     maker = ctx.makers.get(value.tensor.name)
     if not rounds or not -EXACT < lo <= hi < EXACT or not isinstance(maker, Map):
