@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 """Weights a thread that an eager step on a CPU works on at a time: few enough that its temporaries stay in the cache."""
 
 

@@ -149,12 +149,18 @@ class Blur(nn.Module):
         return functional.conv2d(x, self.kernel, stride=self.stride, padding=1, groups=len(self.kernel))
 
 
-def _random_signs(weight: Tensor) -> None:
-    with torch.no_grad():
-        weight.copy_(torch.randint_like(weight, 2) * 2 - 1)
+class _RandomSigns:
+    """What layers with weights -1 and +1 begin with."""
+
+    weight: Tensor
+
+    def reset_parameters(self) -> None:
+        """Draw each weight from -1 and +1."""
+        with torch.no_grad():
+            self.weight.copy_(torch.randint_like(self.weight, 2) * 2 - 1)
 
 
-class BinaryConv1d(nn.Conv1d):
+class BinaryConv1d(_RandomSigns, nn.Conv1d):
     """A 1D convolution [N,Cin,L] -> [N,Cout,L'] with weights -1 and +1 and no bias. It pads with zeros."""
 
     def __init__(
@@ -170,12 +176,8 @@ class BinaryConv1d(nn.Conv1d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
 
-    def reset_parameters(self) -> None:
-        """Draw each weight from -1 and +1."""
-        _random_signs(self.weight)
 
-
-class BinaryConv2d(nn.Conv2d):
+class BinaryConv2d(_RandomSigns, nn.Conv2d):
     """A 2D convolution [N,Cin,H,W] -> [N,Cout,H',W'] with weights -1 and +1 and no bias.
 
     It pads with `padding_value`: zeros, which count for nothing, or -1 or +1, which keep the input binary.
@@ -205,16 +207,12 @@ class BinaryConv2d(nn.Conv2d):
         padded = functional.pad(x, (width, width, height, height), value=self.padding_value)
         return functional.conv2d(padded, self.weight, None, self.stride, 0, self.dilation, self.groups)
 
-    def reset_parameters(self) -> None:
-        """Draw each weight from -1 and +1."""
-        _random_signs(self.weight)
-
     def extra_repr(self) -> str:
         usual: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return f"{usual}, padding_value={self.padding_value}"
 
 
-class BinaryConvTranspose2d(nn.ConvTranspose2d):
+class BinaryConvTranspose2d(_RandomSigns, nn.ConvTranspose2d):
     """A transposed 2D convolution [N,Cin,H,W] -> [N,Cout,H',W'] with weights -1 and +1 and no bias.
 
     H' = (H - 1)·stride - 2·padding + dilation·(kernel - 1) + output_padding + 1, and W' likewise.
@@ -244,20 +242,12 @@ class BinaryConvTranspose2d(nn.ConvTranspose2d):
             dilation=dilation,
         )
 
-    def reset_parameters(self) -> None:
-        """Draw each weight from -1 and +1."""
-        _random_signs(self.weight)
 
-
-class BinaryLinear(nn.Linear):
+class BinaryLinear(_RandomSigns, nn.Linear):
     """A dense layer [N,Cin] -> [N,Cout] with weights -1 and +1 and no bias."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Draw each weight from -1 and +1."""
-        _random_signs(self.weight)
 
 
 BinaryLayer = BinaryConv1d | BinaryConv2d | BinaryConvTranspose2d | BinaryLinear
