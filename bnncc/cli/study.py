@@ -151,14 +151,13 @@ def _print(study: "Study", lines: "list[Line]") -> None:
 
     columns = [(axis, "left") for axis in study.axis]
     for measure in study.measures:
-        columns += [(measure, "right"), ("paper", "right")]
-    rows = [
-        (
-            *line.point.labels.values(),
-            *(v for m in study.measures for v in (line.cells[m], number(line.cells[m].paper))),
-        )
-        for line in lines
-    ]
+        columns += [(measure, "right"), *([("paper", "right")] if measure in study.compared else [])]
+    rows = []
+    for line in lines:
+        row: list[object] = [*line.point.labels.values()]
+        for measure in study.measures:
+            row += [line.cells[measure], *([number(line.cells[measure].paper)] if measure in study.compared else [])]
+        rows.append(row)
     caption = f"reduced: {study.reduced}" if study.reduced else ""
     print_table(study.title, columns, rows, caption)
 

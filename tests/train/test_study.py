@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ def test_studies_that_come_with_bnncc_are_whole(name: str) -> None:
         study = studies.load(name, [variant] if variant else [])
         assert study.experiment in experiments.EXPERIMENTS
         assert study.paper or name == "digits"
-        recipes = [study.run(key, {}) for key in study.grid()]
-        assert len({json.dumps(r.changes, sort_keys=True, default=str) for r in recipes}) == len(recipes)
+        runs = [(asdict(study.run(key, {})), study.options_of(key)) for key in study.grid()]
+        assert len({json.dumps(run, sort_keys=True) for run in runs}) == len(runs)
+        assert not variant or study.reduced or all(recipe["reduced"] for recipe, _ in runs)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,31 @@ def latent_and_binary(recipe: Recipe, folder: Path, on_epoch: OnEpoch, retrain_e
     return Outcome(values, run.epochs, thinned(run.steps))
 
 
+def invariance(recipe: Recipe, folder: Path, on_epoch: OnEpoch, rate: float = 1, weights: float = 1) -> Outcome:
+    """Train twice, the second time with the latent weights' learning rate times `rate` and their start times `weights`.
+
+    Gives `differing`, how many of the binary weights differ at the end; `differing_share`; and the `accuracy` and
+    `accuracy_scaled` of both on the test part. Source: theorem 1 of Helwegen et al.: none should differ if both factors
+    are equal, exactly so in floating point if they are a power of two.
+    """
+    latent, optimizer = dict(recipe.latent), dict(recipe.optimizer)
+    latent["scale"] = latent.get("scale", 1) * weights
+    optimizer["latent_rate"] = optimizer.get("latent_rate", 1) * rate
+    runs = [
+        _train(recipe, folder / "first", on_epoch),
+        _train(replace(recipe, latent=latent, optimizer=optimizer), folder / "scaled", on_epoch),
+    ]
+    signs = [torch.cat([layer.weight.flatten() for _, layer, _ in latent_layers(run.model)]) for run in runs]
+    differing = int((signs[0] != signs[1]).sum())
+    values = {
+        "differing": differing,
+        "differing_share": differing / len(signs[0]),
+        "accuracy": _test(runs[0], runs[0].model),
+        "accuracy_scaled": _test(runs[1], runs[1].model),
+    }
+    return Outcome(values, runs[1].epochs, thinned(runs[1].steps))
+
+
 def from_full_precision(recipe: Recipe, folder: Path, on_epoch: OnEpoch, real_epochs: int = 0) -> Outcome:
     """Train without binarization for `real_epochs`, then binary from those weights, as `plain` does from random ones.
 
@@ -84,6 +109,7 @@ def from_full_precision(recipe: Recipe, folder: Path, on_epoch: OnEpoch, real_ep
 EXPERIMENTS: dict[str, Experiment] = {
     "train": plain,
     "latent_and_binary": latent_and_binary,
+    "invariance": invariance,
     "from_full_precision": from_full_precision,
 }
 

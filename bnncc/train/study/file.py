@@ -66,6 +66,11 @@ class Study:
     reduced: str = ""
     note: str = ""
 
+    @property
+    def compared(self) -> list[str]:
+        """The measures of which the paper has numbers."""
+        return [measure for measure in self.measures if any(measure in row for row in self.reported)]
+
     def points(self) -> list[Point]:
         """The grid, the last axis running fastest."""
         axes = [[(axis, label, changes) for label, changes in found.items()] for axis, found in self._axes().items()]

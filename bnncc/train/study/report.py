@@ -86,17 +86,16 @@ def write(study: Study, trials: Sequence[Trial], out: Path, reduced: str, about:
 
 def page(study: Study, table: Sequence[Line], reduced: str, about: dict[str, str]) -> str:
     """The page in Markdown: the table, the figure, and how the numbers came about."""
-    compared = [m for m in study.measures if any(line.cells[m].paper is not None for line in table)]
     heads = [*study.axis]
     for measure in study.measures:
-        heads += [f"{measure} (reduced)" if reduced else measure, *(["paper"] if measure in compared else [])]
+        heads += [f"{measure} (reduced)" if reduced else measure, *(["paper"] if measure in study.compared else [])]
     remarks = any(line.remark for line in table)
     rows = []
     for line in table:
         row = [*line.point.labels.values()]
         for measure in study.measures:
             cell = line.cells[measure]
-            row += [str(cell), *([number(cell.paper)] if measure in compared else [])]
+            row += [str(cell), *([number(cell.paper)] if measure in study.compared else [])]
         rows.append([*row, *([line.remark] if remarks else [])])
     text = [f"# {study.title}", ""]
     text += [study.paper, ""] if study.paper else []
@@ -142,6 +141,8 @@ def _curves(study: Study, table: Sequence[Line]) -> Figure:
     quantities = study.figure["curves"]
     drawn = Figure(figsize=(1.5 + 5 * len(columns), 0.8 + 3.2 * len(quantities)), layout="constrained")
     panels = drawn.subplots(len(quantities), len(columns), squeeze=False, sharex=True, sharey="row")
+    others = [other for other in study.axis if other != axis]
+    colours, styles = _looks(table, others[:1], _COLOURS), _looks(table, others[1:], _STYLES)
     for down, quantity in enumerate(quantities):
         for across, column in enumerate(columns):
             panel = panels[down][across]
@@ -151,7 +152,8 @@ def _curves(study: Study, table: Sequence[Line]) -> Figure:
                 x, y = _mean_curve(line.trials, quantity)
                 if x:
                     name = ", ".join(f"{key}={label}" for key, label in line.point.labels.items() if key != axis)
-                    panel.plot(x, y, label=name, linewidth=1)
+                    look = {"color": colours[id(line.point)], "linestyle": styles[id(line.point)]}
+                    panel.plot(x, y, label=name, linewidth=1, **look)
             panel.set(title=column if not down else "", ylabel="" if across else _TITLES.get(quantity, quantity))
             panel.grid(alpha=0.3)
             if down == len(quantities) - 1:
@@ -159,6 +161,17 @@ def _curves(study: Study, table: Sequence[Line]) -> Figure:
             if not down and panel.lines:
                 panel.legend(fontsize=6, ncols=2)
     return drawn
+
+
+_COLOURS = [f"C{k}" for k in range(10)]
+_STYLES: list[Any] = ["-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
+
+
+def _looks(table: Sequence[Line], axes: Sequence[str], looks: Sequence[Any]) -> dict[int, Any]:
+    """One of `looks` for each combination of labels on `axes`, by the id of the point."""
+    found = [tuple(line.point.labels[axis] for axis in axes) for line in table]
+    order = list(dict.fromkeys(found))
+    return {id(line.point): looks[order.index(own) % len(looks)] for line, own in zip(table, found, strict=True)}
 
 
 _TITLES = {"pi": "π = ln(share of flips + e⁻⁹)", "accuracy": "accuracy, held out", "loss": "training loss"}
@@ -206,7 +219,7 @@ def _bars(study: Study, table: Sequence[Line]) -> Figure:
 
 
 def number(value: Any) -> str:
-    """A number with four significant digits, a text as it is, nothing for None."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
+    """A number with four significant digits at least, a text as it is, nothing for None."""
+    if isinstance(value, int | float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return "" if value is None else str(value)
