@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bnncc.cli.options import Json
-from bnncc.cli.show import console, print_json, print_table
+from bnncc.cli.show import console, errors, print_json, print_table
 from bnncc.errors import ToolError, UsageError
 
 NEEDED = ("torch", "lightning", "tensorboard", "matplotlib", "onnxscript")
@@ -59,16 +59,20 @@ def train_command(
     from bnncc.train.run import train
     from bnncc.train.summary import write_files
 
-    run = train(
-        loaded,
-        out=folder,
-        resume=resume,
-        show=not json,
-        accelerator=accelerator,
-        devices=devices,
-        nodes=nodes,
-        threads=threads,
-    )
+    try:
+        run = train(
+            loaded,
+            out=folder,
+            resume=resume,
+            show=not json,
+            accelerator=accelerator,
+            devices=devices,
+            nodes=nodes,
+            threads=threads,
+        )
+    except KeyboardInterrupt:
+        errors.print(f"stopped; with --resume it goes on from the last checkpoint in {folder}", soft_wrap=True)
+        raise
     if run.rank:
         return
     about = write_files(run, folder)

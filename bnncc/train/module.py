@@ -58,7 +58,7 @@ class Training(pl.LightningModule):
         self.flips = Flips(model)
         self.epochs: list[Row] = []
         self.steps: list[Row] = []
-        self.totals, self.count = torch.zeros(2, dtype=torch.float64), 0
+        self.totals, self.count = torch.zeros(2, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         self.saved = time.monotonic()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -67,7 +67,7 @@ class Training(pl.LightningModule):
     def on_fit_start(self) -> None:
         self.batches.rank, self.batches.world = self.trainer.global_rank, self.trainer.world_size
         self.samples.to(self.device)
-        self.totals = self.totals.to(self.device)
+        self.totals, self.count = self.totals.to(self.device), self.count.to(self.device)
 
     def on_train_start(self) -> None:
         self.on_train_epoch_start()  # which Lightning does not call where a run goes on within an epoch
@@ -104,7 +104,8 @@ class Training(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         del batch_idx
         if batch.number % self.log_every == 0:
-            row = {"epoch": batch.epoch + 1, "step": batch.number + 1, "loss": self._finite(outputs["loss"])}
+            loss = self._finite(self._mean(outputs["loss"]))
+            row = {"epoch": batch.epoch + 1, "step": batch.number + 1, "loss": loss}
             self._keep("step", self.steps, row | self.flips.end())
             late = time.monotonic() - self.saved > CHECKPOINT_SECONDS
             if self.checkpoint and self.trainer.strategy.broadcast(late):
@@ -112,11 +113,11 @@ class Training(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         epoch = self.current_epoch + 1
-        loss = self._finite(self.totals[0]) / self.count
-        row = {"epoch": epoch, "step": self.batches.done, "loss": loss}
+        totals, count = self._mean(self.totals), self._mean(self.count).item()
+        row = {"epoch": epoch, "step": self.batches.done, "loss": self._finite(totals[0]) / count}
         if self.samples.classes:
-            row["training_accuracy"] = self.totals[1].item() / self.count
-        self.totals, self.count = torch.zeros_like(self.totals), 0
+            row["training_accuracy"] = totals[1].item() / count
+        self.totals, self.count = torch.zeros_like(self.totals), torch.zeros_like(self.count)
         flips = [row["flips"] for row in self.steps if row["epoch"] == epoch]
         if flips:
             row |= {"flips": sum(flips) / len(flips)}
@@ -131,16 +132,23 @@ class Training(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["about"] = dict(self.about or {})
         checkpoint["done"] = self.batches.done
-        checkpoint["observed"] = [self.epochs, self.steps, self.totals.tolist(), self.count]
+        checkpoint["observed"] = [self.epochs, self.steps]
+        checkpoint["totals"] = [self._mean(self.totals), self._mean(self.count)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.batches.done = checkpoint["done"]
-        self.epochs, self.steps, totals, self.count = checkpoint["observed"]
-        self.totals = torch.tensor(totals, dtype=torch.float64, device=self.totals.device)
+        self.epochs, self.steps = checkpoint["observed"]
+        self.totals, self.count = (total.to(self.totals.device) for total in checkpoint["totals"])
 
     def _save(self) -> None:
         self.saved = time.monotonic()
         self.trainer.save_checkpoint(str(self.checkpoint))
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """The mean over all processes."""
+        mean = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
     def _finite(self, loss: Tensor) -> float:
         if not torch.isfinite(loss):

@@ -33,6 +33,8 @@ class Bar(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         del pl_module
+        if not trainer.is_global_zero:
+            return
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
         self.task = self.progress.add_task("training", total=total, completed=trainer.global_step)
         self.progress.start()

@@ -216,7 +216,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep Lightning from printing tips and warnings about its own parts."""
+    """Keep Lightning and DDP from printing tips and warnings about their own parts."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     try:
@@ -224,6 +224,7 @@ def _silence() -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", message="Grad strides do not match")  # of DDP, about speed
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
