@@ -55,7 +55,9 @@ def result(run: Run, check: ExportCheck | None) -> dict[str, Any]:
     """What is needed to read the numbers, and to get them again."""
     return {
         "recipe": run.recipe.name,
-        "command": " ".join(["bnncc", *map(shlex.quote, sys.argv[1:])]) if sys.argv[0].endswith("bnncc") else "",
+        "command": " ".join(["bnncc", *map(shlex.quote, sys.argv[1:])])
+        if sys.argv[0].endswith(("bnncc", "bnncc/__main__.py"))
+        else "",
         "seed": run.recipe.seed,
         "epochs": len(run.epochs),
         "width": run.recipe.width,
