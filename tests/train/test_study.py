@@ -4,11 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from bnncc.cli.app import app
 from bnncc.errors import ModelError, UsageError
+from bnncc.train import build, stepping
+from bnncc.train.data import DataSet, Images
 from bnncc.train.study import experiments, report
 from bnncc.train.study import file as studies
 from bnncc.train.study.experiments import Outcome
@@ -106,6 +109,19 @@ def test_studies_that_come_with_bnncc_are_whole(name: str) -> None:
         assert not variant or study.reduced or all(recipe["reduced"] for recipe, _ in runs)
 
 
+@pytest.mark.parametrize("name", [name for name in studies.names() if name != "digits"])
+def test_what_studies_run_can_be_built(name: str) -> None:
+    for variant in (None, *studies.variants(name)):
+        study = studies.load(name, [variant] if variant else [])
+        for point in study.points():
+            recipe = study.run(study.key(point, 0), {"width": 0.05})
+            shape = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[recipe.data["name"]]
+            images = Images(np.zeros((2, *shape), np.uint8), np.arange(2))
+            model = build.network(recipe, DataSet(images, images, classes=tuple("0123456789")))
+            stepping.optimizer(recipe, model, recipe.epochs, 100)
+            build.loss(recipe)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -177,10 +193,11 @@ def test_goes_on_where_it_stopped(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_faked")
 def test_bars_and_unknown_measures(file: Path, tmp_path: Path) -> None:
-    file.write_text(TINY.split("[figure]", maxsplit=1)[0])
+    file.write_text(TINY.split("[figure]", maxsplit=1)[0].replace("= 0.99", "= [0.99, 0.01]"))
     study = studies.load(file)
     run(study, tmp_path / "bars")
     assert (tmp_path / "bars" / "figure.png").stat().st_size > 5000
+    assert "| 0.99 ± 0.01 |" in (tmp_path / "bars" / "table.md").read_text()
     file.write_text(
         TINY.replace('"flips"]', '"flips", "height"]').replace("seeds = 2", 'seeds = 2\nexperiment = "train"')
     )

@@ -44,7 +44,7 @@ class Study:
             the keys that a label changes may be "recipe", "variants" and, behind "options.", the experiment's arguments.
         seeds: how many, counted from the recipe's own.
         measures: the columns of the table; names of values that the experiment gives. The first is the objective.
-        reported: the paper's numbers: tables of labels, and of measures with numbers (or texts, if they are not exact).
+        reported: the paper's numbers: tables of labels, and of measures with a number, [mean, standard deviation], or a text.
         figure: `curves`, quantities to draw over the epochs, and `columns`, an axis; without `curves` bars are drawn.
         reduced: in what the study is smaller than the paper's; empty if it is not.
         note: what to know beside the numbers.

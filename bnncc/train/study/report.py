@@ -30,7 +30,7 @@ class Cell:
     def __str__(self) -> str:
         if self.mean is None:
             return ""
-        return number(self.mean) + ("" if self.deviation is None else f" ± {number(self.deviation)}")
+        return number(self.mean if self.deviation is None else [self.mean, self.deviation])
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,12 @@ class Line:
     @property
     def remark(self) -> str:
         """What is missing or went wrong, in words."""
-        states = [trial.state for trial in self.trials]
-        counts = {state: states.count(state) for state in dict.fromkeys(states) if state != "done"}
-        return ", ".join(f"{count} {state}" for state, count in counts.items())
+        states = [
+            f"{trial.state} ({trial.reason})" if trial.reason else trial.state
+            for trial in self.trials
+            if trial.state != "done"
+        ]
+        return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
 def lines(study: Study, trials: Sequence[Trial]) -> list[Line]:
@@ -100,7 +103,10 @@ def page(study: Study, table: Sequence[Line], reduced: str, about: dict[str, str
     text = [f"# {study.title}", ""]
     text += [study.paper, ""] if study.paper else []
     text += markdown([*heads, *([""] if remarks else [])], rows)
-    text += ["", f"Reduced: {reduced}." if reduced else "The paper's full setting.", ""]
+    text += [
+        "",
+        *([f"Reduced: {reduced}.", ""] if reduced else ["Full: the paper's setting.", ""] if study.paper else []),
+    ]
     text += [study.note.strip(), ""] if study.note else []
     text += [*markdown(["runs", ""], list(about.items())), "", "![figure](figure.png)", ""]
     return "\n".join(text)
@@ -139,7 +145,7 @@ def _curves(study: Study, table: Sequence[Line]) -> Figure:
     axis = study.figure.get("columns")
     columns = list(dict.fromkeys(line.point.labels[axis] for line in table)) if axis else [""]
     quantities = study.figure["curves"]
-    drawn = Figure(figsize=(1.5 + 5 * len(columns), 0.8 + 3.2 * len(quantities)), layout="constrained")
+    drawn = Figure(figsize=(3 + 5 * len(columns), 0.8 + 3.2 * len(quantities)), layout="constrained")
     panels = drawn.subplots(len(quantities), len(columns), squeeze=False, sharex=True, sharey="row")
     others = [other for other in study.axis if other != axis]
     colours, styles = _looks(table, others[:1], _COLOURS), _looks(table, others[1:], _STYLES)
@@ -158,8 +164,9 @@ def _curves(study: Study, table: Sequence[Line]) -> Figure:
             panel.grid(alpha=0.3)
             if down == len(quantities) - 1:
                 panel.set_xlabel("epoch")
-            if not down and panel.lines:
-                panel.legend(fontsize=6, ncols=2)
+    found = {line.get_label(): line for panel in panels.flat for line in panel.lines}
+    if found:
+        drawn.legend(list(found.values()), list(found), fontsize=7, loc="outside right upper")
     return drawn
 
 
@@ -204,11 +211,13 @@ def _bars(study: Study, table: Sequence[Line]) -> Figure:
         cells = [line.cells[measure] for line in table]
         heights = [math.nan if cell.mean is None else cell.mean for cell in cells]
         panel.barh(places, heights, xerr=[cell.deviation or 0 for cell in cells], color="tab:blue", label="here")
-        known = [(k, cell.paper) for k, cell in enumerate(cells) if isinstance(cell.paper, int | float)]
+        paper = [_with_deviation(cell.paper) for cell in cells]
+        known = [mean for mean, _ in paper if not math.isnan(mean)]
         if known:
-            panel.plot([value for _, value in known], [k for k, _ in known], "D", color="tab:orange", label="paper")
+            means, deviations = zip(*paper, strict=True)
+            panel.errorbar(means, places, xerr=deviations, fmt="D", color="tab:orange", label="paper")
             panel.legend(fontsize=7)
-        values = [v for v in (*heights, *(value for _, value in known)) if not math.isnan(v)]
+        values = [v for v in (*heights, *known) if not math.isnan(v)]
         if values and min(values) > 0.5 and max(values) <= 1:
             panel.set_xlim(max(0, min(values) - 0.05), min(1, max(values) + 0.02))
         panel.set_title(measure)
@@ -218,8 +227,16 @@ def _bars(study: Study, table: Sequence[Line]) -> Figure:
     return drawn
 
 
+def _with_deviation(reported: Any) -> tuple[float, float]:
+    """A paper's number and its deviation; not a number, and 0, where there is none."""
+    mean, deviation = reported if isinstance(reported, list) else (reported, 0)
+    return (mean, deviation) if isinstance(mean, int | float) else (math.nan, 0)
+
+
 def number(value: Any) -> str:
-    """A number with four significant digits at least, a text as it is, nothing for None."""
+    """A number with four significant digits at least, [mean, deviation] as such, a text as it is, nothing for None."""
+    if isinstance(value, list):
+        return " ± ".join(map(number, value))
     if isinstance(value, int | float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return "" if value is None else str(value)
