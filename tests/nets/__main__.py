@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import signal
 import sys
 import time
 import traceback
@@ -88,7 +89,7 @@ def summary(rows: list[Row]) -> dict[str, Any]:
         "opsets": dict(sorted(Counter(r.opset for r in rows if r.opset).items())),
         "operators": dict(sorted(Counter(o for r in rows for o in r.operators).items())),
         "forms": dict(sorted(Counter(n for r in rows for n in r.notes).items())),
-        "seconds_each": sum(r.seconds for r in rows) / len(rows),
+        "seconds_each": sum(r.seconds for r in rows) / max(1, len(rows)),
     }
 
 
@@ -102,13 +103,19 @@ def main() -> int:
     given = parser.parse_args()
     families = given.families.split(",")
     jobs = [(families[k % len(families)], given.seed + k // len(families)) for k in range(given.networks)]
+    rows: list[Row] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the counts are wanted also of a run that is ended
     with ProcessPoolExecutor(given.workers) as pool:
-        rows = []
-        for row in pool.map(one, jobs, chunksize=4):
-            rows.append(row)
-            if row.failure:
-                print(f"{row.family}:{row.seed} {row.failure}", file=sys.stderr, flush=True)
-        found = summary(rows)
+        try:
+            for row in pool.map(one, jobs, chunksize=4):
+                rows.append(row)
+                if row.failure:
+                    print(f"{row.family}:{row.seed} {row.failure}", file=sys.stderr, flush=True)
+                if len(rows) % 100 == 0:
+                    print(f"{len(rows)} of {len(jobs)} networks", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+    found = summary(rows)
     if given.json:
         print(json.dumps(found, indent=2))
     else:
