@@ -1,22 +1,28 @@
 """Batches of a data set: which rows a step takes, and what these are."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from bnncc.train.data import Augment, Images
 
 
 class Batch(NamedTuple):
-    """A step: its number in the whole run and its epoch, both counted from 0, and its rows of the data set, [N]."""
+    """A step: its number in the whole run and its epoch, both counted from 0, and its rows of the data set, [N].
+
+    `inputs` are these rows on the CPU, where they have been read ahead.
+    """
 
     number: int
     epoch: int
     rows: NDArray[np.int64]
+    inputs: Tensor | None = None
 
 
 class Batches:
@@ -48,7 +54,7 @@ class Batches:
 class Samples:
     """What a network is trained on: the inputs of some rows and what the loss compares the outputs with.
 
-    Inputs that are an array move to the device as a whole; those that are read from files, batch by batch.
+    Inputs that are an array move to the device as a whole; those that are read from files, batch by batch: see `loader`.
     """
 
     classes = True  # whether the targets are classes
@@ -67,13 +73,36 @@ class Samples:
         if isinstance(self.x, Tensor):
             self.x = self.x.to(device)
 
-    def inputs(self, batch: Batch) -> Tensor:
+    def __getitem__(self, batch: Batch) -> Batch:
+        return batch._replace(inputs=self._read(batch))
+
+    def _read(self, batch: Batch) -> Tensor:
         x = self.augment(self.x, batch.rows, batch.epoch, self.seed) if self.augment else self.x[batch.rows]
-        return torch.as_tensor(x).to(self.device)
+        return torch.as_tensor(x)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the network takes, on the device."""
+        return (self._read(batch) if batch.inputs is None else batch.inputs).to(self.device)
+
+    def loader(self, batches: Batches) -> Iterable[Batch]:
+        """The batches; what must be read from files is read ahead, by other processes."""
+        if isinstance(self.x, Tensor):
+            return batches
+        return DataLoader(
+            self,  # type: ignore[arg-type]
+            sampler=batches,
+            batch_size=None,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            num_workers=max(1, min(8, (os.cpu_count() or 1) - 1)),
+        )
 
     def targets(self, batch: Batch) -> Tensor:
         """The classes, int64 [N]."""
         return self.y[batch.rows]
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 class Denoising(Samples):

@@ -84,7 +84,10 @@ class Training(pl.LightningModule):
         del batch_idx
         self.batches.done = batch.number + 1
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        torch.manual_seed(self.batches.seed * 1_000_003 + batch.number * world + rank)
+        seed = self.batches.seed * 1_000_003 + batch.number * world + rank
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes milliseconds, for devices that are not used
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         for (group, key), value in self.values.items():
             self.optimizer.param_groups[group][key] = value(batch.number)
         if batch.number % self.log_every == 0:

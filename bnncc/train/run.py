@@ -111,9 +111,10 @@ def train(
 
     batches = Batches(len(data.train), recipe.batch, recipe.seed)
     optimizer, values = stepping.optimizer(recipe, model, recipe.epochs, len(batches))
+    samples = build.samples(recipe, data)
     training = Training(
         model,
-        build.samples(recipe, data),
+        samples,
         batches,
         loss=build.loss(recipe),
         optimizer=optimizer,
@@ -152,7 +153,7 @@ def train(
             write_whole(out / "settings.json", (json.dumps(asdict(recipe), indent=2) + "\n").encode())
         found = _fitting(checkpoint, training) if resume and checkpoint and checkpoint.exists() else None
         try:
-            trainer.fit(training, batches, ckpt_path=found, weights_only=True)
+            trainer.fit(training, samples.loader(batches), ckpt_path=found, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from None
     device = trainer.strategy.root_device

@@ -5,14 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bnncc.errors import ModelError, ToolError, UsageError
 from bnncc.train import module
-from bnncc.train.recipe import Recipe
+from bnncc.train.data import DataSet, Images
+from bnncc.train.recipe import Recipe, load
 from bnncc.train.run import Run, train
+from bnncc.train.summary import write_files
 from tests.train.small import DATA, RECIPE, TwoExits
 
 
@@ -151,3 +155,45 @@ def test_progress_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     out, err = capfd.readouterr()
     assert "epoch 1: loss" in err
     assert not out
+
+
+class Files:
+    """Images that are read when they are asked for, as those of ImageNet are."""
+
+    def __init__(self, x: NDArray[np.uint8]) -> None:
+        self.x, self.shape, self.dtype = x, x.shape, x.dtype
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: Any) -> Any:
+        return Files(self.x[rows]) if isinstance(rows, slice) else self.x[rows]
+
+
+def test_samples_that_are_read_from_files_give_the_same_run(whole: Run) -> None:
+    parts = [Images(Files(images.x), images.y) for images in (DATA.train, DATA.test)]
+    assert same(run(data=DataSet(*parts)).model, whole.model)
+
+
+def test_bi_real_net_learns_a_few_images_by_heart() -> None:
+    rng = np.random.default_rng(0)
+    images = Images(rng.integers(0, 256, (64, 3, 32, 32), np.uint8), rng.integers(0, 4, 64))
+    changes = {"epochs": 20, "batch": 16, "width": 0.25, "data.validation": 0, "data.augment": False}
+    recipe = load("helwegen-birealnet", changes=changes)
+    done = train(recipe, data=DataSet(images, images, classes=tuple("abcd")), show=False, accelerator="cpu", devices=1)
+    assert done.epochs[0]["training_accuracy"] < 0.5
+    assert done.epochs[-1]["training_accuracy"] > 0.9
+
+
+def test_an_autoencoder_is_trained_measured_and_exported(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = Images(rng.integers(0, 256, (40, 3, 16, 16), np.uint8), np.zeros(40, np.int64))
+    recipe = load("nayak-autoencoder", changes={"epochs": 2, "batch": 20, "width": 0.5})
+    done = train(recipe, data=DataSet(images, images), show=False, accelerator="cpu", devices=1)
+    assert list(done.test) == ["psnr", "psnr_input", "psnr_mean"]
+    assert done.test["psnr_input"] == pytest.approx(20.2, abs=0.3)  # noise of 0.1, a little of it clipped
+    assert done.test["psnr_mean"] == pytest.approx(10 * np.log10(3), abs=0.1)  # uniform values have a variance of 1/3
+    assert 0 < done.test["psnr"] < done.test["psnr_input"]
+    about = write_files(done, tmp_path)
+    assert about["onnx"]["agreeing"] == about["onnx"]["samples"]
+    assert "| psnr |" in (tmp_path / "summary.md").read_text()
