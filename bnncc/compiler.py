@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from bnncc.errors import Diagnostic, ModelError
 from bnncc.files import write_all
 from bnncc.frontend.importer import Imported, import_model
 from bnncc.graph import Graph
-from bnncc.lower import lower
+from bnncc.lower import Ram, lower
 from bnncc.names import model_name
 from bnncc.passes import run_passes
 from bnncc.passes.polarity import Calibration, make_ones_rare, measure_densities
 from bnncc.program import Program
 from bnncc.report import make_report
-from bnncc.target import find_target
+from bnncc.target import Target, find_target
 from bnncc.tensor import Elem
 from bnncc.verify.inputs import check_inputs, load_inputs
 from bnncc.verify.judge import verify
@@ -66,6 +67,7 @@ def compile(
     dump: "str | os.PathLike[str] | None" = None,
     kernel: str | None = None,
     ram_budget: int | None = None,
+    wait_states: int | None = None,
 ) -> Compiled:
     """Compile an ONNX model for a core or a board.
 
@@ -78,6 +80,8 @@ def compile(
     memory map. kernel forces one (for tests).
     ram_budget: bytes that the context may take, the board's RAM by default: slower kernels with less scratch are chosen
     until it fits, and E0307 is raised if it cannot.
+    wait_states: of the flash, those of the board by default; with some, code and weights that are read most lie in RAM
+    where that pays.
     Raises ModelError, UsageError; ValueError for an argument that is none of these.
     """
     if sign_at_zero not in (-1, 0, 1) or real_weights not in STORAGES or input_layout not in (None, "nchw", "nhwc"):
@@ -94,8 +98,16 @@ def compile(
         graph, calibration = calibrated(imported, graph, calibrate)
         if record:
             record.graph("make_ones_rare", graph)
-    ram = ram_budget if ram_budget is not None else found.board.ram_bytes if found.board else None
-    program = lower(graph, found.core, chosen, nhwc=nhwc, forced=kernel, ram=ram)
+    core = replace(found.core, flash=found.flash(wait_states))
+    if ram_budget is not None:
+        ram = Ram(ram_budget, ram_budget)
+    elif found.board:
+        ram = Ram(
+            found.board.ram_bytes, found.board.ram_bytes // 2
+        )  # the application has the other half, and the stack
+    else:
+        ram = Ram()
+    program = lower(graph, core, chosen, nhwc=nhwc, forced=kernel, ram=ram)
     if record:
         record.program(program, imported)
         record.write()
@@ -107,7 +119,9 @@ def compile(
         )
     if require_binary:
         refuse_real(program)
-    return Compiled(chosen, found, imported, program, emit(program, file, found.core.name), calibration)
+    return Compiled(
+        chosen, Target(core, found.board), imported, program, emit(program, file, found.core.name), calibration
+    )
 
 
 def calibrated(

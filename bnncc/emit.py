@@ -1,5 +1,6 @@
 """Program -> C: one header, one source, one file of constants. The same program gives the same bytes."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -119,6 +120,14 @@ def reindent(text: str) -> str:
     return "\n".join(out).strip("\n") + "\n"
 
 
+def in_ram(text: str, upper: str, entry: str = "") -> str:
+    """C with its functions in RAM, where they are called from flash: the inlined ones go where they are used."""
+    text = re.sub(rf"^(static void {entry}\()", rf"{upper}_NOINLINE \1", text, flags=re.M) if entry else text
+    return re.sub(
+        rf"^(?=(?:{upper}_NOINLINE |__attribute__\(.*\) )?static (?!inline))", f"{upper}_RAM ", text, flags=re.M
+    )
+
+
 BLOCK = 48 << 10  # values of an array that are text one by one at once; whole lines
 
 
@@ -230,7 +239,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
             template = "_pool_row.c.j2" if isinstance(then.op, MaxPool) else then.step.template
             ring = view.ring
             text = env.get_template(f"kernels/{template}").render(s=then, m=name, upper=upper, ring=ring) + text
-        functions.append(reindent(text))
+        functions.append(in_ram(reindent(text), upper, fn) if step.in_ram else reindent(text))
         calls.append(
             {
                 "text": f"{fn}({arguments(program, step, names)})",
@@ -247,12 +256,29 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
             if s.kernel == "table_conv"
         }
     )
-    used = [w for w in ("differing", "differing_masked", "rounded", "fold", "decide", "half") if f"{name}_{w}(" in body]
+    used = [
+        w
+        for w in (
+            "copy",
+            "differing",
+            "differing1",
+            "differing2",
+            "differing3",
+            "differing_masked",
+            "rounded",
+            "fold",
+            "decide",
+            "half",
+        )
+        if f"{name}_{w}(" in body
+    ]
     used += [w for w in ("MULTIPLY_ADD", "MDFA") if f"{upper}_{w}(" in body]
     used += ["NOINLINE"] * (f"{upper}_NOINLINE" in body)
+    used += ["RAM"] * any(s.in_ram for s in program.steps)
     counting = ("count", "unpack", "count_vector", "unpack_vector", "list_down", *(f"sums{k}" for k in range(3, 7)))
     used += [w for w in counting if f"{name}_{w}(" in body]
-    helpers = env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables)
+    helpers = reindent(env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables))
+    helpers = in_ram(helpers, upper) if "RAM" in used else helpers
     constants = [c for s in program.steps for c in s.parts.constants]
     shared = {
         "name": name,
@@ -281,7 +307,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         memory=memory_map(program),
         uses_math=math,
         uses_memory="memcpy(" in helpers,
-        helpers=reindent(helpers) if helpers.strip() else "",
+        helpers=helpers if helpers.strip() else "",
         functions=functions,
         calls=calls,
         uses_context=any("context->" in str(c["text"]) for c in calls),

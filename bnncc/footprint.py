@@ -10,12 +10,13 @@ from bnncc.errors import ToolError
 
 
 def footprint(compiled: Artifact) -> dict[str, Any]:
-    """Bytes of context, result, code, libraries and stack; the last three are None without arm-none-eabi-gcc."""
+    """Bytes of context, result, code (in RAM also), libraries and stack; all but the first two are None without arm-none-eabi-gcc."""
     program = compiled.program
     sizes: dict[str, Any] = {
         "context_bytes": max(program.arena_bytes, 4) + (4 if program.exits else 0),
         "result_bytes": compiled.result_dtype.itemsize,
         "code_bytes": None,
+        "ram_code_bytes": None if any(s.in_ram for s in program.steps) else 0,
         "library_bytes": None,
         "stack_bytes": None,
         "stack_without": [],
@@ -32,6 +33,7 @@ def footprint(compiled: Artifact) -> dict[str, Any]:
         except ToolError:
             return sizes
     sizes["code_bytes"] = found.flash_bytes - program.flash_bytes
+    sizes["ram_code_bytes"] = found.ram_code_bytes
     sizes["library_bytes"] = found.library_bytes
     sizes["stack_bytes"] = found.stack_bytes + max((s.parts.stack for s in program.steps), default=0)
     sizes["stack_without"] = list(found.library_calls)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from bnncc.graph import Graph, Output, needed
@@ -16,6 +16,7 @@ from bnncc.plan import lower_bound, plan
 from bnncc.program import Buffer, Choice, Cost, Program, Step, tensor_buffer
 from bnncc.target import Core
 from bnncc.tensor import Elem, Op, Tensor
+from bnncc.waits import CODE_BYTES, for_code
 
 
 def schedule(graph: Graph, *, depth_first: bool = False) -> list[Op]:
@@ -86,6 +87,20 @@ def decide(output: Output, k: int, *, last: bool) -> Decide:
     )
 
 
+COPIES = {k.name: k.copies for k in KERNELS}
+WORTH = 0.01  # of the run's time: what a step's code must save in RAM
+
+
+@dataclass(frozen=True)
+class Ram:
+    """Bytes: the `most` that the arena should have, and up to which it may grow by kernels that copy weights `for_speed`: if that
+    is not known, twice what the program takes without them."""
+
+    most: int | None = None
+    for_speed: int | None = None
+
+
+NO_LIMIT = Ram()
 Excluded = Mapping[tuple[str, str], str]  # why a step, by its output, is not to be done by a kernel
 
 
@@ -98,11 +113,15 @@ def choose(op: Op, core: Core, forced: str | None, excluded: Excluded) -> tuple[
     """The cheapest kernel that does not refuse the op, and what was considered."""
     considered: list[Choice] = []
     for k in KERNELS:
-        if type(op) in k.ops:
+        if type(op) in k.ops and (core.flash or not k.copies or k.name == forced):
             refusal = excluded.get((op.y.name, k.name)) or lacking(k, core) or k.refuses(op)
-            considered.append(Choice(k.name, None if refusal else k.estimate(op, core.cost), refusal))
+            if refusal:
+                considered.append(Choice(k.name, None, refusal))
+            else:
+                considered.append(Choice(k.name, k.estimate(op, core.cost), waiting=k.waiting(op, core)))
     able = [c for c in considered if c.estimate is not None]
-    best = next((c for c in able if c.kernel == forced), None) or min(able, key=lambda c: c.estimate or 0.0)
+    best = next((c for c in able if c.kernel == forced), None)
+    best = best or min(able, key=lambda c: (c.estimate or 0.0) + c.waiting)
     return next(k for k in KERNELS if k.name == best.kernel), tuple(considered)
 
 
@@ -126,10 +145,14 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
         times = op.then.y.pixels // op.on_row.y.pixels
         of_then, worst = then.cost.estimate * times, conv.cost.worst
         cost = replace(
-            conv.cost, estimate=conv.cost.estimate + of_then, worst=None if worst is None else worst + of_then
+            conv.cost,
+            estimate=conv.cost.estimate + of_then,
+            worst=None if worst is None else worst + of_then,
+            waiting=conv.cost.waiting + then.cost.waiting * times,
         )
         return replace(conv, op=op, parts=parts, cost=cost, then=then, reason=real_reason(op))
     kernel, considered = choose(op, core, forced, excluded)
+    estimate = kernel.estimate(op, core.cost)
     return Step(
         index,
         op,
@@ -138,9 +161,10 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
         kernel.build(op, function),
         Cost(
             op.macs if isinstance(op, Conv) else 0,
-            kernel.estimate(op, core.cost),
+            estimate,
             core.unit,
             kernel.worst_estimate(op, core.cost),
+            kernel.waiting(op, core) + for_code(estimate, core),
         ),
         considered,
         reason=real_reason(op),
@@ -201,24 +225,48 @@ def tensor_buffers(ops: Sequence[Op], in_place: Mapping[str, Collection[int]], s
 
 
 def lower(
-    graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: str | None = None, ram: int | None = None
+    graph: Graph, core: Core, name: str, *, nhwc: bool = False, forced: str | None = None, ram: Ram = NO_LIMIT
 ) -> Program:
     """The Program of a graph for a core. `forced` names a kernel to take wherever it does not refuse (for tests).
 
-    `ram`: bytes that the arena should not exceed. While it does, the step that holds most takes its next-best kernel with
-    less scratch; the arena is larger nevertheless where there is none.
+    While the arena exceeds `ram`, the step that holds most takes its next-best kernel with less scratch; the arena is
+    larger nevertheless where there is none.
     """
+    if core.flash and ram.for_speed is None:
+        ram = replace(
+            ram, for_speed=2 * lower(graph, replace(core, flash=None), name, forced=forced, ram=ram).arena_bytes
+        )
     excluded: dict[tuple[str, str], str] = {}
     while True:
         program = lower_with(graph, core, name, nhwc, forced, excluded)
-        if ram is None or program.arena_bytes <= ram:
-            return program
         large = sorted(program.steps, key=lambda s: load(program, s), reverse=True)
-        step = next((s for s in large if load(program, s) > ram and smaller(s)), None)
+        step = next((s for s in large if beyond(program, s, ram) and smaller(s)), None)
         if step is None:
-            return program
+            return code_in_ram(program, core, ram)
         op = step.op.conv if isinstance(step.op, Streamed) else step.op
         excluded[op.y.name, step.kernel] = f"with {step.parts.scratch_bytes} bytes of scratch it exceeds the RAM budget"
+
+
+def beyond(program: Program, step: Step, ram: Ram) -> bool:
+    """Whether the step holds more than it may."""
+    limits = [ram.most, ram.for_speed if COPIES[step.kernel] else None]
+    return any(most is not None and load(program, step) > most for most in limits)
+
+
+def code_in_ram(program: Program, core: Core, ram: Ram) -> Program:
+    """The program with the code of those steps in RAM that would wait for flash longest, as far as there is room."""
+    if core.flash is None:
+        return program
+    total = sum(s.cost.estimate + s.cost.waiting for s in program.steps)
+    gains = {s.index: for_code(s.cost.estimate, core) for s in program.steps}
+    hot = [k for k in sorted(gains, key=lambda k: -gains[k]) if gains[k] > WORTH * total]
+    if ram.most is not None:
+        hot = hot[: max(0, (ram.most - program.arena_bytes) // CODE_BYTES)]
+    steps = (
+        replace(s, in_ram=True, cost=replace(s.cost, waiting=s.cost.waiting - gains[s.index])) if s.index in hot else s
+        for s in program.steps
+    )
+    return replace(program, steps=tuple(steps))
 
 
 def smaller(step: Step) -> bool:

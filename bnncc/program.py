@@ -55,13 +55,14 @@ class Cost:
     """What a kernel will take: multiply-accumulates of the layer, and an estimate in `unit`: cycles at zero wait states, or
     instructions.
 
-    `worst` is that for the worst data, None where the data do not matter.
+    `worst` is that for the worst data, None where the data do not matter. `waiting`: cycles more at the wait states of the flash.
     """
 
     macs: int
     estimate: float
     unit: str
     worst: float | None = None
+    waiting: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Choice:
     kernel: str
     estimate: float | None
     refusal: str = ""
+    waiting: float = 0.0  # cycles more for reading constants from flash
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,16 @@ class Step:
     considered: tuple[Choice, ...]
     then: "Step | None" = None  # what takes the rows of this convolution; its constants and scratch are here
     reason: str = ""  # why the layer works on real values; "" if it does not
+    in_ram: bool = False  # its code
 
     @property
     def flash_bytes(self) -> int:
         return sum(c.bytes for c in self.parts.constants)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Scratch that holds a copy of weights, so that their reads do not wait for flash."""
+        return sum(storage_bytes(kind, count) for part, kind, count in self.parts.scratch if part == "weights")
 
 
 @dataclass(frozen=True)

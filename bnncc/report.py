@@ -54,7 +54,7 @@ def density(op: Op, calibration: Calibration | None) -> dict[str, Any]:
     }
 
 
-def row(program: Program, step: Step, calibration: Calibration | None) -> dict[str, Any]:
+def row(program: Program, step: Step, calibration: Calibration | None, *, waits: bool) -> dict[str, Any]:
     op = step.op.conv if isinstance(step.op, Streamed) else step.op
     return {
         "step": step.index,
@@ -71,6 +71,9 @@ def row(program: Program, step: Step, calibration: Calibration | None) -> dict[s
         "ram_bytes": load(program, step),
         **figures(step.cost.estimate, step.cost.unit),
         **figures(step.cost.worst, step.cost.unit, "worst_"),
+        "waiting_cycles": round(step.cost.estimate + step.cost.waiting) if waits else None,
+        "code_in_ram": step.in_ram,
+        "copied_bytes": step.copied_bytes,
         **density(op, calibration),
         "exact": step.op.exact,
         "sum_tolerance": sum_tolerance(op),
@@ -88,7 +91,8 @@ def make_report(compiled: Artifact) -> dict[str, Any]:
     program, target = compiled.program, compiled.target
     size = footprint(compiled)
     board = target.board
-    ram = size["context_bytes"] + size["result_bytes"]
+    flash_model = target.core.flash
+    ram = size["context_bytes"] + size["result_bytes"] + (size["ram_code_bytes"] or 0)
     flash = program.flash_bytes + (size["code_bytes"] or 0) + (size["library_bytes"] or 0)
     too_large = (
         []
@@ -128,14 +132,19 @@ def make_report(compiled: Artifact) -> dict[str, Any]:
             "threshold": program.exits.threshold,
         },
         "calibration": None if compiled.calibration is None else {"samples": compiled.calibration.samples},
-        "layers": [row(program, s, compiled.calibration) for s in program.steps],
+        "layers": [row(program, s, compiled.calibration, waits=target.core.flash is not None) for s in program.steps],
         "totals": {
             "macs": sum(s.cost.macs for s in program.steps),
             **figures(sum(s.cost.estimate for s in program.steps), target.core.unit),
             **figures(sum(s.cost.worst or s.cost.estimate for s in program.steps), target.core.unit, "worst_"),
             "cycle_model": CYCLE_MODEL if target.core.timing else None,
+            "waiting_cycles": round(sum(s.cost.estimate + s.cost.waiting for s in program.steps))
+            if flash_model
+            else None,
+            "waiting_cycle_model": f"estimated, {flash_model}" if flash_model else None,
             "constant_bytes": program.flash_bytes,
             "code_bytes": size["code_bytes"],
+            "ram_code_bytes": size["ram_code_bytes"],
             "library_bytes": size["library_bytes"],
             "flash_bytes": flash,
             "arena_bytes": program.arena_bytes,

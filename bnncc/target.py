@@ -24,26 +24,6 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Core:
-    """A processor core. `flags` go to gcc; `cost` holds the coefficients of each kernel's estimate, in `unit`."""
-
-    name: str
-    title: str
-    flags: tuple[str, ...]
-    fpu: bool
-    thumb2: bool
-    machines: tuple[Machine, ...]  # tried in order: the first one large enough runs the program
-    timing: dict[str, Any] = field(hash=False)
-    cost: dict[str, Any] = field(hash=False)
-    mve: bool = False  # the vector extension, Helium
-
-    @property
-    def unit(self) -> str:
-        """What is estimated: cycles, or instructions on a core whose cycles are not modelled."""
-        return "cycles" if self.timing else "instructions"
-
-
-@dataclass(frozen=True)
 class Flash:
     """How a board's flash is read at the board's clock; docs/cycles.md has the model. Lines are aligned."""
 
@@ -61,6 +41,31 @@ class Flash:
             else f"lines of {self.line_bytes} bytes, no cache",
         ]
         return f"{self.wait_states} wait state{'s' * (self.wait_states != 1)}, {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Core:
+    """A processor core. `flags` go to gcc; `cost` holds the coefficients of each kernel's estimate, in `unit`.
+
+    `fetch`: bytes of code that kernels run through in a cycle, on average. `flash`: what the core waits for, None if it does not.
+    """
+
+    name: str
+    title: str
+    flags: tuple[str, ...]
+    fpu: bool
+    thumb2: bool
+    machines: tuple[Machine, ...]  # tried in order: the first one large enough runs the program
+    timing: dict[str, Any] = field(hash=False)
+    cost: dict[str, Any] = field(hash=False)
+    mve: bool = False  # the vector extension, Helium
+    fetch: float = 0.0
+    flash: Flash | None = None
+
+    @property
+    def unit(self) -> str:
+        """What is estimated: cycles, or instructions on a core whose cycles are not modelled."""
+        return "cycles" if self.timing else "instructions"
 
 
 # What --wait-states means for a target whose flash is not described: 64 bits at a time, nothing read ahead or kept.
@@ -138,6 +143,7 @@ def cores() -> dict[str, Core]:
             timing=d.get("timing", {}),
             cost=d.get("cost", {}),
             mve=d.get("mve", False),
+            fetch=d.get("fetch", 0.0),
         )
     return found
 

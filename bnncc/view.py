@@ -54,6 +54,13 @@ class Access:
             return f"((uint32_t){self.name}[{p}] >> {factor(c)} & 1u)"
         return f"((uint32_t){self.name}[{self.word(p, f'{factor(c)} / 32')}] >> ({factor(c)} % 32) & 1u)"
 
+    def bits(self, c: str, p: str, count: int) -> str:
+        """`count` bits from channel c of pixel p of a binary tensor on; both divide 32, so they are of one word."""
+        if self.unit.words == 1 and self.tensor.shape[0] <= count:
+            return f"(uint32_t){self.name}[{p}]"
+        word = f"(uint32_t){self.name}[{self.word(p, f'{factor(c)} / 32')}]"
+        return word if count == 32 else f"{word} >> ({factor(c)} % 32) & {(1 << count) - 1}u"
+
     def value(self, c: str, p: str) -> str:
         """Channel c of pixel p as a number: an int32_t, or a float."""
         return f"({self.bit(c, p)} != 0 ? 1 : -1)" if self.binary else f"{self.name}[{self.at(c, p)}]"
@@ -91,6 +98,18 @@ class StepView:
         """How many rows of a convolution's output are kept."""
         assert isinstance(self.step.op, Streamed)
         return self.step.op.ring
+
+    @property
+    def weights(self) -> str:
+        """The C array of the weights, which may be a copy in RAM."""
+        return "weights" if self.step.copied_bytes else f"{self.fn}_weights"
+
+    @property
+    def copy_weights(self) -> str:
+        """The C statement that makes the copy, if there is one."""
+        if "copied" not in self.p:
+            return ""
+        return f"{self.program.name}_copy(weights, {self.fn}_weights, {self.p['copied']});"
 
     @property
     def p(self) -> Mapping[str, object]:

@@ -1,18 +1,19 @@
 """bnncc bench: every kernel on fixed layers, in the simulator."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from bnncc.cli.options import Json, Target
+from bnncc.cli.options import Json, Target, WaitStates
 from bnncc.cli.show import NOT_MODELLED, console, print_json, print_table, progress
 from bnncc.errors import UsageError
 from bnncc.kernels import KERNELS
 from bnncc.sim.bench import SHAPES, Row, plan_rows, run
 from bnncc.sim.cycles import Timing
-from bnncc.target import find_target
+from bnncc.target import Flash, find_target
 
 
 def bench_command(
@@ -25,13 +26,15 @@ def bench_command(
         list[str] | None,
         typer.Option("--kernel", help="Only this kernel; may be given several times.", show_default="all that apply"),
     ] = None,
+    wait_states: WaitStates = None,
     json: Json = False,
 ) -> None:
     """Run every kernel on fixed layers, check its outputs, count instructions and estimate cycles.
 
     Example: bnncc bench --target cortex-m4 --shape c128
     """
-    core = find_target(target).core
+    found = find_target(target)
+    core = replace(found.core, flash=found.flash(wait_states))
     shapes = [s for s in SHAPES if s.name in known(shape, [s.name for s in SHAPES], "--shape")]
     kernels = known(kernel, [k.name for k in KERNELS], "--kernel") if kernel else []
     wanted = list(plan_rows(shapes, kernels, core))
@@ -49,7 +52,7 @@ def bench_command(
     if json:
         print_json([as_dict(r, target) for r in rows])
     else:
-        show(rows, target, Timing.of(core))
+        show(rows, target, Timing.of(core), core.flash)
 
 
 def known(given: Sequence[str] | None, names: Sequence[str], option: str) -> Sequence[str]:
@@ -70,6 +73,7 @@ def as_dict(r: Row, target: str) -> dict[str, Any]:
         "instructions": r.instructions,
         "cycles": r.cycles,
         "mac_per_cycle": r.cycles and round(r.macs / r.cycles, 3),
+        "waiting_cycles": r.waiting_cycles,
         "predicted_cycles" if r.cycles else "predicted_instructions": r.predicted,
         "scratch_bytes": r.scratch_bytes,
         "stack_bytes": r.stack_bytes,
@@ -78,8 +82,8 @@ def as_dict(r: Row, target: str) -> dict[str, Any]:
     }
 
 
-def show(rows: Sequence[Row], target: str, timing: Timing | None) -> None:
-    spent = ("cycles", "MAC/cycle") if timing else ("MAC/instruction",)
+def show(rows: Sequence[Row], target: str, timing: Timing | None, flash: Flash | None) -> None:
+    spent = ("cycles", "MAC/cycle", *(["with waits"] if flash else [])) if timing else ("MAC/instruction",)
     columns = ("shape", "kernel", "density", "instructions", *spent, "predicted", "scratch", "stack", "flash", "code")
     print_table(
         f"{target}: {f'cycles {timing.statement}' if timing else NOT_MODELLED}",
@@ -92,6 +96,7 @@ def show(rows: Sequence[Row], target: str, timing: Timing | None) -> None:
                 f"{r.instructions:,}",
                 *([f"{r.cycles:,}"] if r.cycles else []),
                 f"{r.macs / r.spent:.2f}",
+                *([f"{r.waiting_cycles:,}"] if r.waiting_cycles else []),
                 f"{r.error:+.1%}",
                 r.scratch_bytes,
                 r.stack_bytes,
@@ -100,6 +105,7 @@ def show(rows: Sequence[Row], target: str, timing: Timing | None) -> None:
             )
             for r in rows
         ],
+        f"with waits: {timing.waiting(flash)}" if timing and flash else "",
     )
     errors = np.abs([r.error for r in rows])
     console.print(

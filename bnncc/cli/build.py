@@ -14,10 +14,12 @@ from bnncc.cli.options import (
     Kernel,
     Model,
     Name,
+    RamBudget,
     RealWeights,
     SignAtZero,
     Storage,
     Target,
+    WaitStates,
     compiled,
 )
 from bnncc.cli.show import (
@@ -53,10 +55,8 @@ def compile_command(
     require_binary: Annotated[
         bool, typer.Option("--require-binary", help="Refuse layers that work on real values.")
     ] = False,
-    ram_budget: Annotated[
-        int | None,
-        typer.Option("--ram-budget", min=0, help="Bytes that the context may take; a board's RAM by default."),
-    ] = None,
+    ram_budget: RamBudget = None,
+    wait_states: WaitStates = None,
     kernel: Kernel = None,
     memory: Annotated[bool, typer.Option("--memory", help="Show the memory over time, a line a step.")] = False,
     json: Json = False,
@@ -77,6 +77,7 @@ def compile_command(
         require_binary=require_binary,
         dump=dump,
         ram_budget=ram_budget,
+        wait_states=wait_states,
         kernel=kernel,
     )
     folder = out if out is not None else Path(done.name)
@@ -163,13 +164,22 @@ def print_report(report: dict[str, Any]) -> None:
     )
     if t["worst_stack_without"]:
         stack += f" plus that of {', '.join(t['worst_stack_without'])}"
+    hot = [str(r["step"]) for r in report["layers"] if r["code_in_ram"]]
+    copied = [f"{r['step']} ({r['copied_bytes']:,} bytes)" for r in report["layers"] if r["copied_bytes"]]
+    in_ram = "" if t["ram_code_bytes"] in (0, None) else f", code {t['ram_code_bytes']:,}"
     lines = [
         f"flash  {t['flash_bytes']:,} bytes: {t['constant_bytes']:,} constants, {code}",
         f"RAM    {t['ram_bytes']:,} bytes: context {t['context_bytes']:,} (arena {t['arena_bytes']:,}, "
-        f"lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}",
+        f"lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}{in_ram}",
         f"stack  at worst {stack}",
         f"work   {t['macs']:,} MACs, about {t[unit]:,} {unit} ({model}){milliseconds(report)}",
     ]
+    if t["waiting_cycles"] is not None:
+        lines.append(f"waits  about {t['waiting_cycles']:,} cycles ({t['waiting_cycle_model']})")
+        lines.append(
+            f"hot    in RAM, where flash would be waited for: the code of steps {', '.join(hot) or 'none'}; "
+            f"copies of the weights of {', '.join(copied) or 'none'}"
+        )
     if varies:
         lines.append(
             f"worst  about {t[f'worst_{unit}']:,} {unit}, whatever the data: some kernels take longer the more bits are set"

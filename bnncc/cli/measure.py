@@ -20,6 +20,7 @@ from bnncc.cli.options import (
     Model,
     Name,
     Port,
+    RamBudget,
     RealWeights,
     SignAtZero,
     Storage,
@@ -30,7 +31,7 @@ from bnncc.cli.show import NOT_MODELLED, console, print_diagnostics, print_json,
 from bnncc.compiler import Compiled
 from bnncc.errors import UsageError
 from bnncc.sim.measure import Measurement, measure
-from bnncc.target import Flash, boards
+from bnncc.target import boards
 from bnncc.verify.inputs import check_inputs, load_inputs, random_inputs
 from bnncc.verify.runs import RunsVerdict, judge_runs
 
@@ -56,6 +57,7 @@ def measure_command(
     ] = 8,
     port: Port = None,
     wait_states: WaitStates = None,
+    ram_budget: RamBudget = None,
     kernel: Kernel = None,
     json: Json = False,
 ) -> None:
@@ -69,7 +71,17 @@ def measure_command(
         )
     place = need_board(board).name if board else target or "cortex-m4"
     done = compiled(
-        model, place, name, input_type, input_layout, sign_at_zero, real_weights, calibrate=calibrate, kernel=kernel
+        model,
+        place,
+        name,
+        input_type,
+        input_layout,
+        sign_at_zero,
+        real_weights,
+        calibrate=calibrate,
+        kernel=kernel,
+        ram_budget=ram_budget,
+        wait_states=wait_states,
     )
     imported, elem = done.imported, done.program.graph.input.elem
     if inputs is None:
@@ -83,7 +95,7 @@ def measure_command(
     on_board = run_on_board(done, boards()[place], values, port, quiet=json) if board else None
     measured = None
     if on_board is None or on_board.hello.counter == "none":
-        measured = simulate(done, values, done.target.flash(wait_states))
+        measured = simulate(done, values)
     raw = [r.result for r in on_board.runs] if on_board else [r.tobytes() for r in measured.results] if measured else []
     results = np.frombuffer(b"".join(raw), done.result_dtype)
     verdict = judge_runs(done, x, results)
@@ -95,8 +107,8 @@ def measure_command(
     raise typer.Exit(0 if verdict.mismatched_samples == 0 else 1)
 
 
-def simulate(done: Compiled, values: NDArray[Any], flash: Flash | None = None) -> Measurement:
-    """Run samples [N, C, H, W] in the simulator with every instruction counted, and what is waited for `flash`."""
+def simulate(done: Compiled, values: NDArray[Any]) -> Measurement:
+    """Run samples [N, C, H, W] in the simulator with every instruction counted, and what is waited for flash."""
     order = np.moveaxis(values, 1, -1) if done.program.nhwc else values
     flat = np.ascontiguousarray(order.reshape(len(values), -1).astype(done.input_dtype))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
@@ -108,7 +120,7 @@ def simulate(done: Compiled, values: NDArray[Any], flash: Flash | None = None) -
             flat,
             step_count=len(done.program.steps),
             result_bytes=done.result_dtype.itemsize,
-            flash=flash,
+            flash=done.target.core.flash,
         )
 
 

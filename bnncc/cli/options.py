@@ -76,6 +76,10 @@ WaitStates = Annotated[
         "--wait-states", min=0, max=99, help="Of the flash, beside the figure at zero; the board's own if not given."
     ),
 ]
+RamBudget = Annotated[
+    int | None,
+    typer.Option("--ram-budget", min=0, help="Bytes that the context may take; a board's RAM by default."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Port = Annotated[str | None, typer.Option("--port", help="The serial port; found by itself if not given.")]
 

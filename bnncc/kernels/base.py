@@ -13,7 +13,9 @@ from bnncc.layout import DTYPES, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts, StepLine
 from bnncc.scalar import Cut, Operand, Step
+from bnncc.target import Core
 from bnncc.tensor import Elem, Op
+from bnncc.waits import Reads, for_constants
 
 Array = NDArray[Any]
 SUMS = ("add", "sub", "rsub")  # a compiler may fuse a product with them
@@ -39,6 +41,8 @@ class Kernel:
     `rows(op)`: whether the C of a convolution makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
     `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
     `worst(op)` is a bound on `work` for any data, if `work` is only what is expected of them.
+    `reads(op)` are the constants that its loops read. A kernel that `copies` takes RAM to wait less for flash; it is another
+    one, `like`, but for that, and has its costs.
     """
 
     name: str
@@ -52,6 +56,18 @@ class Kernel:
     rows: Callable[[Op], bool] = lambda _: False
     worst: Callable[[Op], Mapping[str, float]] | None = None
     mve: bool = False  # only for cores with the vector extension
+    reads: Callable[[Op], Reads] = lambda _: Reads(0)
+    copies: bool = False
+    like: str = ""
+
+    @property
+    def table(self) -> str:
+        """The name of its costs."""
+        return self.like or self.name
+
+    def waiting(self, op: Op, core: Core) -> float:
+        """Estimated cycles more for reading constants from flash."""
+        return for_constants(self.reads(op), core.flash)
 
     def estimate(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
         """Estimated cycles at zero wait states; instructions where the core's cycles are not modelled."""
@@ -62,7 +78,7 @@ class Kernel:
         return self.of_work(self.worst(op), costs) if self.worst else None
 
     def of_work(self, work: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> float:
-        return sum(cost(costs, self.name, part) * times for part, times in work.items())
+        return sum(cost(costs, self.table, part) * times for part, times in work.items())
 
 
 def cost(costs: Mapping[str, Mapping[str, float]], kernel: str, part: str) -> float:

@@ -102,18 +102,24 @@ def build_grouped(op: Op, name: str) -> Parts:
     masked = c.padded and c.pad_value == 0
     scratch = [("patch", "uint32_t", words)] + ([("mask", "uint32_t", words)] if masked else [])
     constants, params = epilogue(c, name)
-    groups = {"group_inputs": inputs, "group_outputs": o // c.groups}
+    groups = {"group_inputs": inputs, "group_outputs": o // c.groups, "unit": gathered(c)}
     return Parts((weights, *constants), tuple(scratch), {**params, **groups, "words": words, "masked": masked})
+
+
+def gathered(c: Conv) -> int:
+    """Bits of a group that are gathered at a time: a power of two, so that they never cross words."""
+    inputs = int(c.weight.shape[1])
+    return min(32, inputs & -inputs)
 
 
 def work_grouped(op: Op) -> Mapping[str, float]:
     c = conv(op)
     pixels = c.y.pixels
-    masked = pixels if c.padded and c.pad_value == 0 else 0
+    masked = border_pixels(c) if c.padded and c.pad_value == 0 else 0
     return {
         "call": 1,
         "group": pixels * c.groups,
-        "input": pixels * c.groups * c.taps,
+        "input": pixels * c.groups * c.taps // gathered(c),
         **row_work(c, pixels - masked, "", -(-c.taps // 32)),
         **row_work(c, masked, "masked_", -(-c.taps // 32)),
         "bit": pixels * c.weight.shape[0] if c.cut else 0,
@@ -152,8 +158,11 @@ def border_pixels(op: Conv) -> int:
 
 
 def row_work(op: Conv, pixels: int, prefix: str, words: int) -> dict[str, float]:
-    """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and 4, 2 and 1 left over."""
+    """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and 4, 2 and 1 left over;
+    shorter rows are compared in line."""
     rows = pixels * op.weight.shape[0]
+    if words <= 3 and not prefix:
+        return {f"row{words}": rows}
     parts = {"block8": words // 8, "words4": words // 4 % 2, "words2": words // 2 % 2, "words1": words % 2}
     return {f"{prefix}channel": rows, **{prefix + part: rows * times for part, times in parts.items()}}
 

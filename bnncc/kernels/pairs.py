@@ -6,10 +6,12 @@ import numpy as np
 
 from bnncc.kernels.base import Kernel, always
 from bnncc.kernels.binary import conv
+from bnncc.kernels.copying import copying
 from bnncc.kernels.values import centred, refuse_table, zero_constants
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Op
+from bnncc.waits import Reads
 
 LEAST, NARROW, WIDE = 3, 4, 6  # bits that index a table
 ENTRY, LOOKUP, WORD = 2.3, 3.0, 2.0  # what they take, relative to each other (cycles on a Cortex-M4)
@@ -105,6 +107,16 @@ def build(op: Op, name: str) -> Parts:
     )
 
 
+def weight_words(op: Op) -> int:
+    return int(-(-conv(op).weight.shape[0] // 16)) * 16 * (1 + len(words(widths(conv(op)))))
+
+
+def reads(op: Op) -> Reads:
+    """The weights of all outputs, for each pair of pixels."""
+    c = conv(op)
+    return Reads(c.y.shape[1] * -(-c.y.shape[2] // 2) * weight_words(op), span=4 * weight_words(op))
+
+
 def work(op: Op) -> Mapping[str, float]:
     c = conv(op)
     sizes = widths(c)
@@ -125,7 +137,7 @@ def work(op: Op) -> Mapping[str, float]:
     }
 
 
-KERNELS = (
+PLAIN = (
     Kernel(
         "pair_conv",
         "lookups in tables of partial sums, two pixels at a time",
@@ -135,5 +147,7 @@ KERNELS = (
         build,
         work,
         rows=always,
+        reads=reads,
     ),
 )
+KERNELS = (*PLAIN, copying(PLAIN[0], weight_words))

@@ -6,22 +6,25 @@ word a binary digit, one lane an output channel). Where more than about half of 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
 from bnncc.kernels.binary import conv, refuse_values
+from bnncc.kernels.copying import copying, in_ram
 from bnncc.kernels.most import most_listed
 from bnncc.layout import DTYPES, Unit, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Op
+from bnncc.waits import Reads
 
 LANES = 32  # output channels at a time
 REACH = 16_382  # rows of a block that 16-bit entries reach
 MOST_VARIANTS = 120  # classes of windows that signed bytes number, those with unset inputs included
+MOST_COLUMNS = 64  # whose lists the C keeps on its stack
 LINK = 8  # halfwords at the end of a list
 LISTING = 9 / 6.8  # what it takes to list an input, relative to adding its row in one block
 INTS = NDArray[np.int64]
@@ -112,8 +115,8 @@ def refuse(op: Op) -> str:
     c = conv(op)
     if reason := refuse_values(c):
         return reason
-    if c.groups > 1:
-        return f"its channels are in {c.groups} groups"
+    if c.groups > 1 and (c.weight.shape[1] % 32 or c.weight.shape[0] // c.groups % LANES):
+        return f"its channels are in {c.groups} groups that are not whole words"
     if reason := refuse_variants(c, Windows.of(c)):
         return reason
     reach = c.taps + c.kernel[1] + 2 * MOST_VARIANTS
@@ -130,7 +133,7 @@ def refuse_variants(c: Conv, windows: Windows) -> str:
     return "" if kinds <= MOST_VARIANTS else f"its windows have {kinds} kinds of border"
 
 
-def build(op: Op, name: str, lanes: int = LANES) -> Parts:
+def build(op: Op, name: str, lanes: int = LANES, *, by_block: bool = False) -> Parts:
     c = conv(op)
     windows = Windows.of(c)
     kinds = variants(c, windows)
@@ -144,7 +147,8 @@ def build(op: Op, name: str, lanes: int = LANES) -> Parts:
     blocks = -(-o // 32)
     b = np.einsum("oyx,vyx->vo", by_tap, kinds.valid)
     v = channels * kinds.valid.sum(axis=(1, 2))[:, None]
-    of_padding = np.tensordot(weight.astype(np.int64), c.padding, (1, 0)).reshape(by_tap.shape)
+    padding = np.repeat(c.padding.reshape(c.groups, channels), o // c.groups, axis=0)  # of each output's group
+    of_padding = np.einsum("ocyx,oc->oyx", weight.astype(np.int64), padding).reshape(by_tap.shape)
     outside = np.einsum("oyx,vyx->vo", of_padding, ~kinds.valid)
     constants, params = epilogue(c, name)
     if c.cut is not None:
@@ -175,10 +179,11 @@ def build(op: Op, name: str, lanes: int = LANES) -> Parts:
     variant, lookup = variant_of(kinds, name)
     slot = windows.kernel[0] * channels + 4 + LINK + (4 + LINK if zeros else 0)
     slot += slot % 2
-    span = windows.span
+    ring = row_columns(windows) if by_block else windows.span
+    rows = (("weights", "uint32_t", weights.data.shape[1]),) if by_block else ()
     return Parts(
         (weights, *arrays, *lookup),
-        (("lists", "uint16_t", span * slot + (4 + LINK if c.cut is not None else 0)),),
+        (("lists", "uint16_t", ring * slot + (4 + LINK if c.cut is not None else 0)), *rows),
         {
             **params,
             "image": windows.image,
@@ -190,12 +195,16 @@ def build(op: Op, name: str, lanes: int = LANES) -> Parts:
             "padded_rows": not windows.inside(0).all(),
             "padded_columns": not windows.inside(1).all(),
             "bits": c.cut is not None,
+            "groups": c.groups,
+            "channels": channels,
             "blocks": blocks,
             "block": weights.data.shape[1],
             "mask": (1 << o % 32) - 1 if o % 32 else 0,
             "taps": c.taps,
             "column": windows.kernel[0] * channels + 1,
-            "span": span,
+            "span": windows.span,
+            "ring": ring,
+            "by_block": by_block,
             "slot": slot,
             "limit": limit if zeros else None,
             "variants": total,
@@ -209,7 +218,7 @@ def build(op: Op, name: str, lanes: int = LANES) -> Parts:
 
 def unset_limit(op: Conv, lanes: int = LANES) -> int:
     """The set inputs of a window beyond which its unset ones are added: where both take as long, unset ones being listed extra."""
-    blocks = -(-op.weight.shape[0] // lanes)
+    blocks = -(-op.weight.shape[0] // op.groups // lanes)
     windows = Windows.of(op)
     shared = max(1, windows.kernel[1] // windows.strides[1])  # windows that a list of a column is for
     listing = LISTING / shared
@@ -262,6 +271,49 @@ def variant_of(kinds: Variants, name: str) -> tuple[str, tuple[Constant, ...]]:
     return f"{name}_rows[oy] + {name}_columns[ox]", arrays
 
 
+def row_columns(windows: Windows) -> int:
+    """Columns that the windows of a row reach over, and those between them."""
+    return (windows.out[1] - 1) * windows.strides[1] + windows.span
+
+
+def words(op: Op) -> int:
+    """Of the rows of all blocks."""
+    c = conv(op)
+    windows = Windows.of(c)
+    kinds = variants(c, windows) if c.cut is not None else None
+    extra = 0 if kinds is None else len(kinds.valid) + kinds.full
+    return int(-(-c.weight.shape[0] // LANES) * (c.taps + windows.kernel[1] + extra))
+
+
+def reads(op: Op) -> Reads:
+    """The rows of the inputs that are expected to be listed."""
+    c = conv(op)
+    quads = work(op)["quad"]
+    return Reads(4 * quads, 4 * quads / (c.y.pixels * words(op)), 4 * words(op))
+
+
+def refuse_blocks(op: Op) -> str:
+    c = conv(op)
+    if reason := refuse(op):
+        return reason
+    if c.cut is None or c.weight.shape[0] <= LANES:
+        return "its outputs are not several words of bits"
+    if c.y.pixels == 1:
+        return "its weights are read once"
+    if c.groups > 1:
+        return f"its channels are in {c.groups} groups"
+    columns = row_columns(Windows.of(c))
+    return f"lists of {columns} columns would have to be kept" if columns > MOST_COLUMNS else ""
+
+
+def by_block(op: Op, of: Mapping[str, float]) -> Mapping[str, float]:
+    """The work, where each row of windows is gone through once a block."""
+    c = conv(op)
+    blocks = -(-c.weight.shape[0] // LANES)
+    again = {part: blocks * of[part] for part in ("pixel", "tap")}
+    return {**in_ram(of), **again, "copy": Windows.of(c).out[0] * words(op)}
+
+
 def work(op: Op) -> Mapping[str, float]:
     """At the density that is expected; see `worst`."""
     c = conv(op)
@@ -273,7 +325,7 @@ def worst(op: Op, lanes: int = LANES) -> Mapping[str, float]:
     c = conv(op)
     windows = Windows.of(c)
     blocks = -(-c.weight.shape[0] // lanes)
-    rows = most_listed(windows, c.x.shape[0], unset_limit(c, lanes))
+    rows = most_listed(windows, int(c.weight.shape[1]), unset_limit(c, lanes))
     lists = windows.out[0] * int(windows.inside(1).sum()) + (c.y.pixels if c.cut else 0)
     quads = rows / 4 + lists
     most = {"list": lists, "quad": quads, "carry": quads / 4 + 0.75 * lists}
@@ -282,7 +334,7 @@ def worst(op: Op, lanes: int = LANES) -> Mapping[str, float]:
 
 def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
     windows = Windows.of(c)
-    channels, (kh, kw) = c.x.shape[0], windows.kernel
+    channels, (kh, kw) = c.weight.shape[1], windows.kernel
     rows_in, columns_in = windows.inside(0), windows.inside(1)
     full = rows_in.all(axis=1).sum() * columns_in.all(axis=1).sum()
     unset = density * c.taps > unset_limit(c, lanes)
@@ -299,11 +351,11 @@ def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
     twice = full / pixels if unset else 0
     return {
         "call": 1,
-        "pixel": pixels,
-        "tap": pixels * kw,
-        "column": listed / kh * (1 + twice),
-        "word": listed * unit(channels).words * (1 + twice),
-        "bit": listed * channels * (density + (1 - density) * twice),
+        "pixel": pixels * c.groups,
+        "tap": pixels * kw * c.groups,
+        "column": listed / kh * (1 + twice) * c.groups,
+        "word": listed * unit(channels).words * (1 + twice) * c.groups,
+        "bit": listed * channels * (density + (1 - density) * twice) * c.groups,
         "block": pixels * blocks,
         "list": lists * blocks,
         "quad": quads * blocks,
@@ -319,7 +371,7 @@ def not_turned(op: Op) -> bool:
     return Windows.of(c) == Windows.plain(c)
 
 
-KERNELS = (
+PLAIN = (
     Kernel(
         "sbs_conv",
         "sparse bit-sliced counting of the set inputs",
@@ -330,5 +382,22 @@ KERNELS = (
         work,
         rows=not_turned,
         worst=worst,
+        reads=reads,
+    ),
+)
+KERNELS = (
+    *PLAIN,
+    copying(PLAIN[0], words),
+    replace(
+        PLAIN[0],
+        name="sbs_conv_blocks",
+        title="sparse bit-sliced counting of the set inputs, one block's weights in RAM at a time",
+        refuses=refuse_blocks,
+        build=lambda op, name: build(op, name, by_block=True),
+        work=lambda op: by_block(op, work(op)),
+        worst=lambda op: by_block(op, worst(op)),
+        reads=lambda op: Reads(Windows.of(conv(op)).out[0] * words(op)),
+        copies=True,
+        like="sbs_conv",
     ),
 )

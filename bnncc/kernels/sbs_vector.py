@@ -22,6 +22,8 @@ WORDS = LANES // 32
 
 def refuse(op: Op) -> str:
     channels = conv(op).weight.shape[0]
+    if conv(op).groups > 1:
+        return f"its channels are in {conv(op).groups} groups"
     return sbs.refuse(op) or (
         f"its {channels} output channels fill one word of a vector's four" if channels <= 32 else ""
     )

@@ -187,13 +187,14 @@ def build_table(op: Op, name: str) -> Parts:
 
 def work_sums(op: Op) -> Mapping[str, float]:
     c = conv(op)
+    real = "" if c.integer else "real_"
     pixels = c.y.shape[1] * c.y.shape[2]
     return {
         "call": 1,
         "pixel": pixels,
         "padded_tap" if c.padded else "tap": pixels * c.groups * c.taps_per_channel,
-        "input": 0 if is_patch(c) else pixels * c.groups * c.taps,
-        "channel": c.y.size,
+        f"{real}input": 0 if is_patch(c) else pixels * c.groups * c.taps,
+        f"{real}channel": c.y.size,
         "mac" if c.integer else "real_mac" if one_chain(c) else "indexed_mac": c.y.size * c.taps,
         **({} if c.integer else order_work(c)),
         **epilogue_work(c),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bnncc.emit import adapter, emit, result_dtype
 from bnncc.graph import Graph, Output
 from bnncc.kernels import KERNELS
-from bnncc.lower import lacking, lower
+from bnncc.lower import Ram, lacking, lower
 from bnncc.ops import Conv, Threshold
 from bnncc.scalar import Cut
 from bnncc.sim.footprint import footprint
@@ -23,6 +23,7 @@ from bnncc.tensor import Elem, Tensor
 DENSITIES = (0.25, 0.35, 0.5, 1.0)
 NAME = "bench"
 RUNS = 2
+ANY = Ram(for_speed=1 << 32)
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,18 @@ SHAPES = (
     Shape("c128", (128, 16, 16), 128, 3, 1),
     Shape("c256", (256, 8, 8), 256, 3, 1),
     Shape("fc", (1024, 1, 1), 1024, 1),
+    Shape("fc10", (1024, 1, 1), 10, 1),
     Shape("64-64", (64, 16, 16), 64, 3, 1),
     Shape("32-32", (32, 16, 16), 32, 3, 1),
     Shape("pointwise", (64, 16, 16), 128, 1),
+    Shape("64-3", (64, 16, 16), 3, 3, 1),
+    Shape("grouped-4", (128, 16, 16), 128, 3, 1, groups=4),
+    Shape("grouped-16", (128, 16, 16), 128, 3, 1, groups=16),
     Shape("depthwise", (128, 16, 16), 128, 3, 1, groups=128),
     Shape("first-16x16x3-128", (3, 16, 16), 128, 3, 1, elem=Elem.U8),
     Shape("first-28x28x1-32", (1, 28, 28), 32, 3, 1, elem=Elem.U8),
     Shape("first-96x96x3-16", (3, 96, 96), 16, 3, 1, 2, elem=Elem.U8),
+    Shape("first-784-128", (784, 1, 1), 128, 1, elem=Elem.U8),
 )
 
 
@@ -64,6 +70,7 @@ class Row:
     macs: int  # nominal: padded taps count
     instructions: int
     cycles: int | None
+    waiting_cycles: int | None  # with those waited for flash, None if nothing waits
     predicted: int  # what the compiler expects at this density
     scratch_bytes: int
     stack_bytes: int  # that assembly pushes at most
@@ -122,7 +129,7 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
     """One row. Raises AssertionError where the C gives other bits than the layer means."""
     graph = layer(shape, density)
     costs = {k.name: defaultdict[str, float](float, core.cost.get(k.name, {})) for k in KERNELS}
-    program = lower(graph, replace(core, cost=costs), NAME, forced=kernel)
+    program = lower(graph, replace(core, cost=costs), NAME, forced=kernel, ram=ANY)
     step = next(s for s in program.steps if isinstance(s.op, Conv))
     x = inputs(shape, density)
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
@@ -131,7 +138,15 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
         code = code_bytes(Path(scratch), core)
         dtype = result_dtype(program)
         flat = x.reshape(RUNS, -1)
-        m = measure(Path(scratch), NAME, core, flat, step_count=len(program.steps), result_bytes=dtype.itemsize)
+        m = measure(
+            Path(scratch),
+            NAME,
+            core,
+            flat,
+            step_count=len(program.steps),
+            result_bytes=dtype.itemsize,
+            flash=core.flash,
+        )
     got = np.ascontiguousarray(m.results).view(dtype)["y"].reshape(RUNS, -1)
     want = graph.run(x)["output:y"].reshape(RUNS, -1)
     assert np.array_equal(got, want), f"{kernel} on {shape.name}: {(got != want).sum()} of {want.size} bits differ"
@@ -142,6 +157,7 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
         step.cost.macs,
         round(float(m.instructions[:, step.index].mean())),
         None if m.cycles is None else round(float(m.cycles[:, step.index].mean())),
+        None if m.cycles is None or not core.flash else round(float((m.cycles + m.waited)[:, step.index].mean())),
         round(step.cost.estimate),
         step.parts.scratch_bytes,
         step.parts.stack,
@@ -160,7 +176,8 @@ def code_bytes(folder: Path, core: Core) -> int:
 def kernels_for(shape: Shape, core: Core) -> list[str]:
     """The kernels that can do the layer on the core."""
     op = layer(shape, None).ops[-1]
-    return [k.name for k in KERNELS if type(op) in k.ops and not lacking(k, core) and not k.refuses(op)]
+    able = [k for k in KERNELS if type(op) in k.ops and not lacking(k, core) and not k.refuses(op)]
+    return [k.name for k in able if core.flash or not k.copies]
 
 
 def plan_rows(shapes: Sequence[Shape], kernels: Sequence[str], core: Core) -> Iterator[tuple[Shape, str, float | None]]:

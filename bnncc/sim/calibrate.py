@@ -76,7 +76,7 @@ def measure_graph(graph: Graph, core: Core, forced: str | None, rng: np.random.G
         )
     kernels = {k.name: k for k in KERNELS}
     return [
-        Sample(s.kernel, kernels[s.kernel].work(s.op), float(measured.estimates[:, s.index].mean()))
+        Sample(kernels[s.kernel].table, kernels[s.kernel].work(s.op), float(measured.estimates[:, s.index].mean()))
         for s in program.steps
         if measured.estimates[:, s.index].mean() >= LEAST
     ]
@@ -86,11 +86,13 @@ def measure_core(core: Core, only: Sequence[str] = ()) -> list[Sample]:
     """All samples of a core, or those that concern a few kernels; always the same ones."""
     rng = np.random.default_rng(0)
     kernels = {k.name: k for k in KERNELS if not lacking(k, core)}
+    only = [k for k in kernels if kernels[k].table in only]  # with those that have their costs
     wanted = [(g, forced) for g, forced in programs(rng) if forced in (only or {None, *kernels})]
     varied = [s for graph, forced in wanted for s in measure_graph(graph, core, forced, np.random.default_rng(1))]
     for shape, kernel, density in plan_rows(SHAPES, only, core):
         op = layer(shape, density).ops[-1]
-        varied += WEIGHT * [Sample(kernel, kernels[kernel].work(op), float(run(shape, kernel, density, core).spent))]
+        table, work = kernels[kernel].table, kernels[kernel].work(op)
+        varied += WEIGHT * [Sample(table, work, float(run(shape, kernel, density, core).spent))]
     return varied
 
 
@@ -141,7 +143,8 @@ def fit(all_samples: Sequence[Sample], kernel: str) -> Fit:
 def fit_core(core: Core, only: Sequence[str] = ()) -> dict[str, Fit]:
     """A fit for every kernel, or for a few, in the order of `KERNELS`."""
     samples = measure_core(core, only)
-    return {k.name: fit(samples, k.name) for k in KERNELS if not lacking(k, core) and (not only or k.name in only)}
+    own = [k for k in KERNELS if not lacking(k, core) and not k.like and (not only or k.name in only)]
+    return {k.name: fit(samples, k.name) for k in own}
 
 
 # files ---------------------------------------------------------------------------------------------------------------

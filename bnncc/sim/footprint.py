@@ -13,6 +13,8 @@ from bnncc.sim.build import cross_compile
 from bnncc.sim.elf import symbols
 from bnncc.target import Core
 
+RAM_CODE = ".RamFunc"  # the section of code that runs in RAM
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -20,6 +22,7 @@ class Footprint:
 
     symbols: Mapping[str, int]  # each function (with its constants pool) and each constant that is left after inlining
     flash_bytes: int  # the file's code and constants
+    ram_code_bytes: int  # of the code what runs in RAM
     library_bytes: int  # code and data linked for it from libm and libgcc, such as logf, with what these need
     stack_bytes: int  # the deepest chain of calls within the file
     library_calls: tuple[str, ...]  # called functions whose stack is not in `stack_bytes`
@@ -40,17 +43,19 @@ def footprint(source: Path, core: Core, entry: str, *, include: Sequence[Path] =
         stack, library = _stack(unit.with_suffix(".ci").read_text(encoding="utf-8"), entry)
         own = _memory(unit)
         sizes = {name: symbol.size for name, symbol in symbols(unit).items()}
-        return Footprint(sizes, own, _memory(linked) - own, stack, library)
+        return Footprint(sizes, own, _memory(unit, RAM_CODE), _memory(linked) - own, stack, library)
 
 
-def _memory(elf: Path) -> int:
-    """The bytes of all sections that occupy memory, without unwinding tables."""
+def _memory(elf: Path, start: str = "") -> int:
+    """The bytes of all sections that occupy memory, without unwinding tables; of those whose names begin so."""
     with elf.open("rb") as stream:
         sections = ELFFile(stream).iter_sections()
         return sum(
             section["sh_size"]
             for section in sections
-            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and not section.name.startswith(".ARM.ex")
+            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC
+            and section.name.startswith(start)
+            and not section.name.startswith(".ARM.ex")
         )
 
 

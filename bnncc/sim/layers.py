@@ -230,8 +230,11 @@ def sparse_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
                 g.conv(x, 128, 1, density=density)
                 g.conv(x, 64, 3, pad=1, stride=2, density=density)
                 g.conv(x, 128, 3, pad=1, density=density)
+                if shape[0] % 64 == 0:
+                    g.conv(x, 128, 3, pad=1, groups=2, density=density)
                 g.conv(x, 24, 0, density=density)
-            for kernel in ("sbs_conv", "sbs_vector"):
+            copies = ("sbs_conv_ram", "sbs_conv_blocks") if density == 0.5 and shape[1] > 1 else ()
+            for kernel in ("sbs_conv", "sbs_vector", *copies):
                 yield g.graph(), kernel
 
 
@@ -251,7 +254,8 @@ def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]
             if shape[0] * kernel**2 < 100:
                 g.conv(g.input, out, kernel, pad=kernel // 2, stride=stride)
         g.conv(g.input, 32, 3)
-        yield g.graph(), "pair_conv"
+        for forced in ("pair_conv", "pair_conv_ram"):
+            yield g.graph(), forced
 
 
 def depthwise_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:

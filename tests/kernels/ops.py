@@ -204,12 +204,24 @@ def conv(
 def grouped(rng: np.random.Generator, elem: Elem, *, real: bool = False) -> Conv:
     """Groups of any size, one channel each among them, with one or several outputs."""
     groups = int(pick(rng, 2, 3, 8, 9, 31, 33, 65))
-    c = int(pick(rng, 1, 1, 2, 3, 5, 33)) if groups < 10 else int(pick(rng, 1, 1, 2))
+    c = int(pick(rng, 1, 1, 2, 3, 5, 8, 12, 16, 32, 33)) if groups < 10 else int(pick(rng, 1, 1, 2))
     return conv(rng, elem, c, int(pick(rng, 1, 1, 2, 3)), groups=groups, real=real)
 
 
 def binary_conv(rng: np.random.Generator) -> Op:
     return conv(rng, Elem.BIN)
+
+
+def words_or_groups(rng: np.random.Generator) -> Op:
+    """At times in groups that are whole words."""
+    if rng.random() < 0.7:
+        return binary_conv(rng)
+    c, o = (32 * int(rng.integers(1, 3)) for _ in range(2))
+    return conv(rng, Elem.BIN, c, o, groups=int(rng.integers(2, 4)))
+
+
+def several_words(rng: np.random.Generator) -> Op:
+    return conv(rng, Elem.BIN, o=int(rng.integers(33, 101)))
 
 
 def binary_dense(rng: np.random.Generator) -> Op:
@@ -462,7 +474,9 @@ def upsampled(rng: np.random.Generator, x: Tensor) -> Op:
 
 MAKERS: dict[str, Callable[[np.random.Generator], Op]] = {
     "binary_conv": binary_conv,
-    "sbs_conv": binary_conv,
+    "sbs_conv": words_or_groups,
+    "sbs_conv_ram": words_or_groups,
+    "sbs_conv_blocks": several_words,
     "sbs_vector": binary_conv,
     "binary_dense": binary_dense,
     "grouped_conv": grouped_conv,
@@ -470,6 +484,7 @@ MAKERS: dict[str, Callable[[np.random.Generator], Op]] = {
     "value_conv": value_conv,
     "table_conv": table_conv,
     "pair_conv": pair_conv,
+    "pair_conv_ram": pair_conv,
     "real_conv": real_conv,
     "threshold": threshold,
     "bit_pool": bit_pool,

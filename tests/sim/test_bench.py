@@ -1,14 +1,20 @@
 """bnncc.sim.bench: rows on small layers; outputs are checked inside."""
 
+from dataclasses import replace
+
 import pytest
 
-from bnncc.sim.bench import DENSITIES, SHAPES, Shape, inputs, kernels_for, plan_rows, run
-from bnncc.target import cores
+from bnncc.kernels import KERNELS
+from bnncc.lower import NO_LIMIT, Ram, lower
+from bnncc.ops import Conv
+from bnncc.sim.bench import ANY, DENSITIES, SHAPES, Shape, inputs, kernels_for, layer, plan_rows, run
+from bnncc.target import Flash, cores
 from bnncc.tensor import Elem
 
 SMALL = (
     Shape("image", (33, 4, 5), 40, 3, 1),
     Shape("dense", (50, 1, 1), 10, 1),
+    Shape("groups", (64, 4, 4), 64, 3, 1, groups=2),
     Shape("depth", (40, 4, 4), 40, 3, 1, groups=40),
     Shape("bytes", (2, 5, 6), 20, 3, 1, elem=Elem.U8),
 )
@@ -49,3 +55,21 @@ def test_the_benchmark_has_the_layers_that_it_names() -> None:
     bits = [s for s in SHAPES if s.elem is Elem.BIN]
     rows = list(plan_rows(SHAPES, (), cores()["cortex-m4"]))
     assert all({d for s, _, d in rows if s == shape} == set(DENSITIES) for shape in bits)
+
+
+ALONE = {"value_conv": "real inputs", "real_conv": "real weights"}  # kernels that do what no other one does
+
+
+def test_every_kernel_of_convolutions_wins_somewhere() -> None:
+    """By the compiler's prediction; those that copy weights where flash has wait states, within some RAM."""
+    m4, m55 = cores()["cortex-m4"], cores()["cortex-m55"]
+    slow = replace(m4, flash=Flash(5, 8))
+    ways = ((m4, NO_LIMIT), (m55, NO_LIMIT), (slow, ANY), (slow, Ram(1 << 17, 1 << 16)))
+    programs = (
+        lower(layer(shape, density), core, "m", ram=ram)
+        for core, ram in ways
+        for shape in SHAPES
+        for density in (0.25, 0.5)
+    )
+    chosen = {s.kernel for p in programs for s in p.steps if isinstance(s.op, Conv)}
+    assert chosen | set(ALONE) >= {k.name for k in KERNELS if Conv in k.ops}
