@@ -22,7 +22,7 @@ from bnncc.kernels import KERNELS
 from bnncc.layout import C_TYPES, DTYPES
 from bnncc.lower import lacking, lower
 from bnncc.resources import folder
-from bnncc.sim.bench import SHAPES, layer, plan_rows, run
+from bnncc.sim.bench import DENSITIES, SHAPES, layer, plan_rows, run
 from bnncc.sim.build import COMPILER, tool
 from bnncc.sim.cycles import Timing
 from bnncc.sim.layers import programs
@@ -90,9 +90,14 @@ def measure_core(core: Core, only: Sequence[str] = ()) -> list[Sample]:
     wanted = [(g, forced) for g, forced in programs(rng) if forced in (only or {None, *kernels})]
     varied = [s for graph, forced in wanted for s in measure_graph(graph, core, forced, np.random.default_rng(1))]
     for shape, kernel, density in plan_rows(SHAPES, only, core):
+        weight = WEIGHT
+        if density and not kernels[kernel].worst:  # one density tells of all
+            if density != 0.5:
+                continue
+            weight *= len(DENSITIES)
         op = layer(shape, density).ops[-1]
         table, work = kernels[kernel].table, kernels[kernel].work(op)
-        varied += WEIGHT * [Sample(table, work, float(run(shape, kernel, density, core).spent))]
+        varied += weight * [Sample(table, work, float(run(shape, kernel, density, core).spent))]
     return varied
 
 
