@@ -119,7 +119,8 @@ def work_grouped(op: Op) -> Mapping[str, float]:
     return {
         "call": 1,
         "group": pixels * c.groups,
-        "input": pixels * c.groups * c.taps // gathered(c),
+        "padded_tap" if c.padded else "tap": pixels * c.groups * c.kernel[0] * c.kernel[1],
+        "padded_input" if c.padded else "input": pixels * c.groups * c.taps // gathered(c),
         **row_work(c, pixels - masked, "", -(-c.taps // 32)),
         **row_work(c, masked, "masked_", -(-c.taps // 32)),
         "bit": pixels * c.weight.shape[0] if c.cut else 0,

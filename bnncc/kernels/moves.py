@@ -10,6 +10,8 @@ from bnncc.program import Parts
 from bnncc.tensor import Elem, Op, Tensor
 from bnncc.view import factor
 
+INLINE_COPY = 8  # bytes
+
 
 def scaled(variable: str, factor: int, offset: int) -> str:
     product = variable if factor == 1 else f"{variable} * {factor}"
@@ -96,15 +98,27 @@ def lanes(op: Op) -> int:
 def work_move(op: Op) -> Mapping[str, float]:
     work: dict[str, float] = {"call": 1, "pixel": op.y.pixels}
     if op.y.elem is not Elem.BIN and keeps_runs(op):
-        return {**work, **run_work(op.y)}
+        first = op.start[0] if isinstance(op, Slice) else 0
+        channels = op.y.shape[0]
+        return {**work, **run_work(op.y.pixels, channels, itemsize(op.y), first, channels, op.x.shape[0])}
     moved = "bit" if op.y.elem is Elem.BIN else "value"
     kind = "reshaped_" if isinstance(op, Reshape) else "padded_" if isinstance(op, Pad) else ""
-    return {**work, f"{kind}{moved}": op.y.size}
+    divided = op.y.size if isinstance(op, Reshape) and op.x.pixels & (op.x.pixels - 1) else 0
+    return {**work, f"{kind}{moved}": op.y.size, "division": divided}
 
 
-def run_work(t: Tensor) -> Mapping[str, float]:
-    """Copying each pixel's channels as they are."""
-    return {"run": t.pixels, "byte" if DTYPES[c_type(t)].itemsize == 1 else "number": t.size}
+def itemsize(t: Tensor) -> int:
+    return DTYPES[c_type(t)].itemsize
+
+
+def run_work(pixels: int, channels: int, itemsize: int, *begins: int) -> Mapping[str, float]:
+    """Copying a run of channels of each pixel: gcc makes a call of memcpy of it, unless it is few bytes. `begins`: channels that lie
+    before the runs, and between them."""
+    count = channels * itemsize
+    if count <= INLINE_COPY:
+        return {"short_run": pixels}
+    odd = any(n * itemsize % 4 for n in begins)
+    return {"odd_run" if odd else "run": pixels, "odd_byte" if odd else "byte": pixels * count}
 
 
 def work_pixels(op: Op) -> Mapping[str, float]:
@@ -121,11 +135,14 @@ def refuse_values(op: Op) -> str:
 
 def work_concat(op: Op) -> Mapping[str, float]:
     work = Counter({"call": 1})
+    begin = 0
     for t in op.inputs:
+        channels = t.shape[0]
         if t.elem is op.y.elem:
-            work.update(run_work(t))
+            work.update(run_work(t.pixels, channels, itemsize(t), begin, channels, op.y.shape[0]))
         else:
             work["bit" if t.elem is Elem.BIN else "value"] += t.size
+        begin += channels
     return work
 
 

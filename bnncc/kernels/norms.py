@@ -54,7 +54,8 @@ def build_combine(op: Op, name: str) -> Parts:
 def combine_work(op: Op) -> Mapping[str, float]:
     bits = sum(t.elem is Elem.BIN for t in op.inputs)
     terms = len(op.inputs) - bits
-    return {"call": 1, "pixel": op.y.pixels, "value": op.y.size, "term": op.y.size * terms, "bit": op.y.size * bits}
+    bit = "mixed_bit" if terms else "bit"  # where their words do not stay in registers
+    return {"call": 1, "pixel": op.y.pixels, "value": op.y.size, "term": op.y.size * terms, bit: op.y.size * bits}
 
 
 def build_normalize(op: Op, _name: str) -> Parts:

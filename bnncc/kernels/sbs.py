@@ -349,12 +349,15 @@ def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
     used = set((lefts + np.arange(windows.span)).ravel().tolist()) & set(range(windows.image[2]))
     listed = len(used) * int(rows_in.sum())  # pixels
     twice = full / pixels if unset else 0
+    u = unit(channels)
+    bits = min(channels, u.bits)
+    words_listed = listed * u.words * (1 - (1 - density) ** bits + (1 - density**bits) * twice)  # with a bit to list
     return {
         "call": 1,
         "pixel": pixels * c.groups,
         "tap": pixels * kw * c.groups,
         "column": listed / kh * (1 + twice) * c.groups,
-        "word": listed * unit(channels).words * (1 + twice) * c.groups,
+        "word": words_listed * c.groups,
         "bit": listed * channels * (density + (1 - density) * twice) * c.groups,
         "block": pixels * blocks,
         "list": lists * blocks,
