@@ -172,10 +172,12 @@ def print_report(report: dict[str, Any]) -> None:
         f"RAM    {t['ram_bytes']:,} bytes: context {t['context_bytes']:,} (arena {t['arena_bytes']:,}, "
         f"lower bound {t['arena_lower_bound']:,}), result {t['result_bytes']:,}{in_ram}",
         f"stack  at worst {stack}",
-        f"work   {t['macs']:,} MACs, about {t[unit]:,} {unit} ({model}){milliseconds(report)}",
+        f"work   {t['macs']:,} MACs, about {t[unit]:,} {unit} ({model}){milliseconds(report, t['cycles'])}",
     ]
     if t["waiting_cycles"] is not None:
-        lines.append(f"waits  about {t['waiting_cycles']:,} cycles ({t['waiting_cycle_model']})")
+        lines.append(
+            f"waits  about {t['waiting_cycles']:,} cycles ({t['waiting_cycle_model']}){milliseconds(report, t['waiting_cycles'])}"
+        )
         lines.append(
             f"hot    in RAM, where flash would be waited for: the code of steps {', '.join(hot) or 'none'}; "
             f"copies of the weights of {', '.join(copied) or 'none'}"
@@ -231,8 +233,8 @@ def print_lines(lines: Sequence[str]) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def milliseconds(report: dict[str, Any]) -> str:
-    if report["board"] is None or report["totals"]["cycles"] is None:
+def milliseconds(report: dict[str, Any], cycles: int | None) -> str:
+    if report["board"] is None or cycles is None:
         return ""
     clock = report["board"]["clock_hz"]
-    return f", {1e3 * report['totals']['cycles'] / clock:.3g} ms at {clock / 1e6:g} MHz"
+    return f", {1e3 * cycles / clock:.3g} ms at {clock / 1e6:g} MHz"
