@@ -205,7 +205,17 @@ def binary_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
         g.pool(x, 3, 1)
         g.sum(x)
         yield g.graph(), "binary_conv"
-    for shape in ((64, 1, 1), (96, 1, 1), (224, 1, 1), (256, 1, 1), (500, 1, 1), (1024, 1, 1), (64, 3, 3), (32, 5, 5)):
+    for shape in (
+        (32, 1, 1),
+        (64, 1, 1),
+        (96, 1, 1),
+        (224, 1, 1),
+        (256, 1, 1),
+        (500, 1, 1),
+        (1024, 1, 1),
+        (64, 3, 3),
+        (32, 5, 5),
+    ):
         g = Layers(rng, Elem.I8, shape)
         x = g.binary()
         for out, bits in ((10, False), (32, True), (100, True), (128, False)):

@@ -56,43 +56,12 @@ static uint32_t digits_byte_sum(uint32_t v)
     return (v * 0x01010101u) >> 24;
 }
 
-/* How many bits of a and b differ. Carry-save adders count in every bit position by itself: ones, twos and fours are the
- * binary digits of these 32 counts, and what goes beyond 7 is added up in eights. */
-DIGITS_NOINLINE static uint32_t digits_differing(const uint32_t *restrict a, const uint32_t *restrict b, int32_t words)
+/* How many bits of a and b differ, three words each. */
+static inline uint32_t digits_differing3(const uint32_t *restrict a, const uint32_t *restrict b)
 {
-    uint32_t ones = 0, twos = 0, fours = 0, eights = 0;
-    uint32_t t0, t1, f0, f1;
-    if (words & 1) {
-        ones = a[0] ^ b[0];
-        a += 1;
-        b += 1;
-    }
-    if (words & 2) {
-        DIGITS_CARRY_SAVE(twos, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
-        a += 2;
-        b += 2;
-    }
-    if (words & 4) {
-        DIGITS_CARRY_SAVE(t0, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
-        DIGITS_CARRY_SAVE(t1, ones, ones, a[2] ^ b[2], a[3] ^ b[3]);
-        DIGITS_CARRY_SAVE(fours, twos, twos, t0, t1);
-        a += 4;
-        b += 4;
-    }
-    for (words /= 8; words > 0; words--) {
-        DIGITS_CARRY_SAVE(t0, ones, ones, a[0] ^ b[0], a[1] ^ b[1]);
-        DIGITS_CARRY_SAVE(t1, ones, ones, a[2] ^ b[2], a[3] ^ b[3]);
-        DIGITS_CARRY_SAVE(f0, twos, twos, t0, t1);
-        DIGITS_CARRY_SAVE(t0, ones, ones, a[4] ^ b[4], a[5] ^ b[5]);
-        DIGITS_CARRY_SAVE(t1, ones, ones, a[6] ^ b[6], a[7] ^ b[7]);
-        DIGITS_CARRY_SAVE(f1, twos, twos, t0, t1);
-        DIGITS_CARRY_SAVE(f0, fours, fours, f0, f1);
-        eights += digits_byte_sum(digits_byte_counts(f0));
-        a += 8;
-        b += 8;
-    }
-    const uint32_t rest = digits_byte_counts(ones) + 2 * digits_byte_counts(twos) + 4 * digits_byte_counts(fours);
-    return 8 * eights + digits_byte_sum(rest); /* rest: at most 7 * 8 = 56 a byte, 224 together */
+    uint32_t ones, twos;
+    DIGITS_CARRY_SAVE(twos, ones, a[0] ^ b[0], a[1] ^ b[1], a[2] ^ b[2]);
+    return digits_byte_sum(digits_byte_counts(ones) + 2 * digits_byte_counts(twos));
 }
 
 /* table[n]: the sum of 3 values, each added where its bit in n is set and subtracted elsewhere, from a in the low half and from b
@@ -232,7 +201,7 @@ DIGITS_NOINLINE static uint32_t digits_step0_sixteen(const uint32_t *restrict w,
 
 /* Step 0: Conv_4 (Conv); BatchNormalization_5 (BatchNormalization); Where_8 (Where); MaxPool_6 (MaxPool)
  * u8 6x6x1 -> bin 3x3x5; kernel pair_conv, its rows taken by bit_pool
- * 1620 MACs, 128 bytes of constants, about 10161 cycles (compiler's estimate, zero wait states) */
+ * 1620 MACs, 128 bytes of constants, about 10109 cycles (compiler's estimate, zero wait states) */
 static void digits_step0(const uint8_t *restrict x, uint8_t *restrict out, int16_t *restrict strip, uint32_t *restrict table, uint8_t *restrict rows)
 {
     for (int32_t k = 0; k < 24; k++) {
@@ -296,7 +265,7 @@ static int32_t digits_step1_gather(const uint8_t *restrict x, int32_t y0, int32_
 
 /* Step 1: MatMul_10 (MatMul)
  * bin 3x3x5 -> i8 1x1x4; kernel binary_conv
- * 180 MACs, 48 bytes of constants, about 625 cycles (compiler's estimate, zero wait states) */
+ * 180 MACs, 48 bytes of constants, about 401 cycles (compiler's estimate, zero wait states) */
 static void digits_step1(const uint8_t *restrict x, int8_t *restrict y, uint32_t *restrict patch)
 {
     for (int32_t oy = 0; oy < 1; oy++) {
@@ -305,7 +274,7 @@ static void digits_step1(const uint8_t *restrict x, int8_t *restrict y, uint32_t
             const uint32_t *w = digits_step1_weights;
 
             for (int32_t c = 0; c < 4; c++) {
-                const int32_t acc = 45 - 2 * (int32_t)digits_differing(patch, w, 3);
+                const int32_t acc = 45 - 2 * (int32_t)digits_differing3(patch, w);
 
                 *y++ = (int8_t)acc;
                 w += 3;
