@@ -31,7 +31,7 @@ from bnncc.cli.show import NOT_MODELLED, console, print_diagnostics, print_json,
 from bnncc.compiler import Compiled
 from bnncc.errors import UsageError
 from bnncc.sim.measure import Measurement, measure
-from bnncc.target import boards
+from bnncc.target import Flash, boards
 from bnncc.verify.inputs import check_inputs, load_inputs, random_inputs
 from bnncc.verify.runs import RunsVerdict, judge_runs
 
@@ -81,7 +81,7 @@ def measure_command(
         calibrate=calibrate,
         kernel=kernel,
         ram_budget=ram_budget,
-        wait_states=wait_states,
+        wait_states=None if board else wait_states,  # what was flashed is for the board's own
     )
     imported, elem = done.imported, done.program.graph.input.elem
     if inputs is None:
@@ -95,7 +95,7 @@ def measure_command(
     on_board = run_on_board(done, boards()[place], values, port, quiet=json) if board else None
     measured = None
     if on_board is None or on_board.hello.counter == "none":
-        measured = simulate(done, values)
+        measured = simulate(done, values, done.target.flash(wait_states))
     raw = [r.result for r in on_board.runs] if on_board else [r.tobytes() for r in measured.results] if measured else []
     results = np.frombuffer(b"".join(raw), done.result_dtype)
     verdict = judge_runs(done, x, results)
@@ -107,8 +107,8 @@ def measure_command(
     raise typer.Exit(0 if verdict.mismatched_samples == 0 else 1)
 
 
-def simulate(done: Compiled, values: NDArray[Any]) -> Measurement:
-    """Run samples [N, C, H, W] in the simulator with every instruction counted, and what is waited for flash."""
+def simulate(done: Compiled, values: NDArray[Any], flash: Flash | None = None) -> Measurement:
+    """Run samples [N, C, H, W] in the simulator with every instruction counted, and what is waited for `flash`."""
     order = np.moveaxis(values, 1, -1) if done.program.nhwc else values
     flat = np.ascontiguousarray(order.reshape(len(values), -1).astype(done.input_dtype))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
@@ -120,7 +120,7 @@ def simulate(done: Compiled, values: NDArray[Any]) -> Measurement:
             flat,
             step_count=len(done.program.steps),
             result_bytes=done.result_dtype.itemsize,
-            flash=done.target.core.flash,
+            flash=flash,
         )
 
 
