@@ -80,6 +80,17 @@ RamBudget = Annotated[
     int | None,
     typer.Option("--ram-budget", min=0, help="Bytes that the context may take; a board's RAM by default."),
 ]
+Variants = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[VARIANT]...", help="Its variants, such as `reduced`.", show_default=False),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training part.")]
+Width = Annotated[float | None, typer.Option("--width", help="Factor on the width of all layers.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key of the recipe: batch=100"),
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU; all of them if not given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 Port = Annotated[str | None, typer.Option("--port", help="The serial port; found by itself if not given.")]
 

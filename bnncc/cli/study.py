@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from bnncc.cli.options import Json
+from bnncc.cli.options import Changes, Epochs, Json, Threads, Variants, Width
 from bnncc.cli.show import console, print_json, print_table
 from bnncc.cli.train import changed, need_training
 from bnncc.errors import UsageError
@@ -23,18 +23,12 @@ def study_command(
     study: Annotated[
         str, typer.Argument(metavar="STUDY", help="One of --list, or a .toml file.", show_default=False)
     ] = "",
-    variants: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[VARIANT]...", help="Its variants, such as `reduced`.", show_default=False),
-    ] = None,
+    variants: Variants = None,
     trials: Annotated[int | None, typer.Option("--trials", min=0, help="Run at most so many trials here.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training part.")] = None,
-    width: Annotated[float | None, typer.Option("--width", help="Factor on the width of all layers.")] = None,
+    epochs: Epochs = None,
+    width: Width = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Trials of each point.")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key of the recipe: batch=100"),
-    ] = None,
+    changes: Changes = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="For the results; build/study/STUDY if not given.")
     ] = None,
@@ -47,9 +41,7 @@ def study_command(
             "study.journal in --out if not given.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of the CPU; all of them if not given.")
-    ] = None,
+    threads: Threads = None,
     listing: Annotated[bool, typer.Option("--list", help="Show the studies that come with bnncc.")] = False,
     json: Json = False,
 ) -> None:

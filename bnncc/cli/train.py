@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bnncc.cli.options import Json
+from bnncc.cli.options import Changes, Epochs, Json, Threads, Variants, Width
 from bnncc.cli.show import console, errors, print_json, print_table
 from bnncc.errors import ToolError, UsageError
 
@@ -17,25 +17,17 @@ def train_command(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="One of --list, or a .toml file.", show_default=False)
     ] = "",
-    variants: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[VARIANT]...", help="Its variants, such as `reduced`.", show_default=False),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training part.")] = None,
-    width: Annotated[float | None, typer.Option("--width", help="Factor on the width of all layers.")] = None,
+    variants: Variants = None,
+    epochs: Epochs = None,
+    width: Width = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the weights, the order and all else.")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key: optimizer.binary.gamma=1e-3"),
-    ] = None,
+    changes: Changes = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="DIR", help="For the results; build/train/RECIPE-sSEED if not given."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of the CPU; all of them if not given.")
-    ] = None,
+    threads: Threads = None,
     accelerator: Annotated[str, typer.Option("--accelerator", help="cpu, gpu or auto.")] = "auto",
     devices: Annotated[int, typer.Option("--devices", min=1, help="How many, each in a process of its own.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; see Lightning on how to start them.")] = 1,

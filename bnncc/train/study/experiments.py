@@ -142,7 +142,7 @@ def thinned(steps: list[Row]) -> list[Row]:
 
 
 def _train(recipe: Recipe, folder: Path, on_epoch: OnEpoch, model: nn.Module | None = None) -> Run:
-    return train(recipe, out=folder, resume=True, on_epoch=on_epoch, show=False, model=model)
+    return train(recipe, out=folder, resume=True, on_epoch=on_epoch, show=False, model=model, devices=1)
 
 
 def _score(run: Run, model: nn.Module, images: Images) -> float:
