@@ -191,6 +191,10 @@ def test_goes_on_where_it_stopped(file: Path, tmp_path: Path) -> None:
         run(study, tmp_path, changes={"epochs": 2})
 
 
+def test_bars_of_labels_do_not_break_the_table() -> None:
+    assert report.markdown(["a"], [["|w| <= 1"]]) == ["| a |", "| --- |", r"| \|w\| <= 1 |"]
+
+
 @pytest.mark.usefixtures("_faked")
 def test_bars_and_unknown_measures(file: Path, tmp_path: Path) -> None:
     file.write_text(TINY.split("[figure]", maxsplit=1)[0].replace("= 0.99", "= [0.99, 0.01]"))

@@ -114,7 +114,8 @@ def page(study: Study, table: Sequence[Line], reduced: str, about: dict[str, str
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table in Markdown."""
-    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in (heads, ["---"] * len(heads), *rows))
+    return [f"| {' | '.join(row)} |" for row in escaped]
 
 
 def as_csv(study: Study, table: Sequence[Line]) -> str:
