@@ -120,6 +120,7 @@ def is_often_zero(often: Sequence[Floats], steps: tuple[Step, ...]) -> bool:
 
 
 ROUNDING = ("round", "floor", "ceil")
+LEVELS = 256  # magnitudes of weights with which sums of bits repeat
 FREQUENT = 16  # of a tensor; more are not followed
 BITS = [np.full((1, 1, 1), b, np.float32) for b in (-1, 1)]
 
@@ -145,9 +146,24 @@ def frequent(graph: Graph) -> dict[str, list[Floats]]:
             values = [v[:1, :1, :1] for v in chain(*inputs) if (v == v.flat[0]).all()]
             values += [NOTHING for v in chain(*inputs) if (v == 0).any()]
             values += [np.full((1, 1, 1), op.value, np.float32)] if isinstance(op, Pad) else []
+        elif isinstance(op, Conv) and of_few_levels(op):
+            values = [NOTHING]
         distinct = {v.tobytes(): v for v in values}
         found[op.y.name] = list(distinct.values())[:FREQUENT]
     return found
+
+
+def of_few_levels(op: Conv) -> bool:
+    """Whether real weights, all multiples of one small number, can sum integers up to exactly zero, as those of a fixed blur."""
+    largest = float(np.abs(op.weight).max())
+    if not op.x.elem.is_integer or largest == 0 or any(op.start):
+        return False
+    levels = op.weight * (LEVELS / 2.0 ** np.frexp(largest)[1])
+    if (levels != np.rint(levels)).any():
+        return False
+    units = (levels / np.gcd.reduce(levels.astype(np.int64), axis=None)).astype(np.int64)
+    odd = units.reshape(len(units), -1).sum(axis=1) % 2 == 1
+    return not (op.x.elem is Elem.BIN and odd.all() and not any(op.pads))  # of bits, an odd sum is not zero
 
 
 def followed(values: list[Floats], s: Step | Operand, others: list[list[Floats]]) -> list[Floats]:

@@ -128,6 +128,7 @@ def over_one(net: Net, v: str) -> str:
     return net.node("Div", net.node("Sqrt", net.node("Add", v, net.const(1e-3))), net.const(1.0))
 
 
+BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
 NODES: dict[str, tuple[str, Build]] = {
     "an operator": ("E0201", lambda n, x: n.node("Elu", x)),
     "a softmax over the height": ("E0201", lambda n, x: n.node("Softmax", x, axis=2)),
@@ -299,6 +300,12 @@ NODES: dict[str, tuple[str, Build]] = {
     "Sign of pooled rectified values": (
         "E0304",
         lambda n, x: n.node("Sign", n.node("MaxPool", n.node("Relu", real(n, x)), kernel_shape=[2, 2])),
+    ),
+    "Sign of a fixed blur of bits": (
+        "E0304",
+        lambda n, x: n.node(
+            "Sign", n.node("Conv", x, n.const(np.full((9, 1, 3, 3), BLUR)), group=9, pads=[1, 1, 1, 1])
+        ),
     ),
     "Sign of rounded values": ("E0304", lambda n, x: n.node("Sign", n.node("Round", real(n, x)))),
     "Sign of pooled rounded values": (
