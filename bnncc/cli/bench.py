@@ -75,6 +75,7 @@ def as_dict(r: Row, target: str) -> dict[str, Any]:
         "mac_per_cycle": r.cycles and round(r.macs / r.cycles, 3),
         "waiting_cycles": r.waiting_cycles,
         "predicted_cycles" if r.cycles else "predicted_instructions": r.predicted,
+        "worst_cycles" if r.cycles else "worst_instructions": r.worst,
         "scratch_bytes": r.scratch_bytes,
         "stack_bytes": r.stack_bytes,
         "flash_bytes": r.flash_bytes,
@@ -84,7 +85,19 @@ def as_dict(r: Row, target: str) -> dict[str, Any]:
 
 def show(rows: Sequence[Row], target: str, timing: Timing | None, flash: Flash | None) -> None:
     spent = ("cycles", "MAC/cycle", *(["with waits"] if flash else [])) if timing else ("MAC/instruction",)
-    columns = ("shape", "kernel", "density", "instructions", *spent, "predicted", "scratch", "stack", "flash", "code")
+    columns = (
+        "shape",
+        "kernel",
+        "density",
+        "instructions",
+        *spent,
+        "predicted",
+        "any data",
+        "scratch",
+        "stack",
+        "flash",
+        "code",
+    )
     print_table(
         f"{target}: {f'cycles {timing.statement}' if timing else NOT_MODELLED}",
         [(c, "left" if c in ("shape", "kernel") else "right") for c in columns],
@@ -98,6 +111,7 @@ def show(rows: Sequence[Row], target: str, timing: Timing | None, flash: Flash |
                 f"{r.macs / r.spent:.2f}",
                 *([f"{r.waiting_cycles:,}"] if r.waiting_cycles else []),
                 f"{r.error:+.1%}",
+                f"{r.macs / (r.worst or r.spent):.2f}",
                 r.scratch_bytes,
                 r.stack_bytes,
                 r.flash_bytes,
@@ -110,5 +124,6 @@ def show(rows: Sequence[Row], target: str, timing: Timing | None, flash: Flash |
     errors = np.abs([r.error for r in rows])
     console.print(
         f"Outputs checked. Prediction's error: {errors.mean():.1%} on average, {errors.max():.1%} at most. MACs are nominal: "
-        "padded ones count. scratch, stack, flash (constants) and code in bytes."
+        "padded ones count. any data: at least so many a cycle, by the compiler's bound. "
+        "scratch, stack, flash (constants) and code in bytes."
     )

@@ -72,6 +72,7 @@ class Row:
     cycles: int | None
     waiting_cycles: int | None  # with those waited for flash, None if nothing waits
     predicted: int  # what the compiler expects at this density
+    worst: int | None  # the compiler's bound for any data, None where the data do not matter
     scratch_bytes: int
     stack_bytes: int  # that assembly pushes at most
     flash_bytes: int  # constants of the layer
@@ -159,6 +160,7 @@ def run(shape: Shape, kernel: str, density: float | None, core: Core) -> Row:
         None if m.cycles is None else round(float(m.cycles[:, step.index].mean())),
         None if m.cycles is None or not core.flash else round(float((m.cycles + m.waited)[:, step.index].mean())),
         round(step.cost.estimate),
+        None if step.cost.worst is None else round(step.cost.worst),
         step.parts.scratch_bytes,
         step.parts.stack,
         step.flash_bytes,
