@@ -252,6 +252,7 @@ def test_an_archive_is_unpacked_whole(tmp_path: Path, monkeypatch: pytest.Monkey
         archive(("top/one", b"1"))[:-20],
         b"no archive",
     ],
+    ids=["outside", "link", "large", "cut", "none"],
 )
 def test_a_bad_archive_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     with pytest.raises(ToolError, match="E0705"):
