@@ -6,7 +6,8 @@ import numpy as np
 
 from bnncc.kernels.base import Kernel, always, epilogue, epilogue_work
 from bnncc.kernels.binary import conv, refuse_values
-from bnncc.kernels.sbs import Windows, refuse_variants, sliced, variant_of, variants
+from bnncc.kernels.sbs import sliced
+from bnncc.kernels.windows import Windows, refuse_variants, variant_of, variants
 from bnncc.layout import DTYPES, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts

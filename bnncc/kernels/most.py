@@ -1,18 +1,15 @@
 """How many inputs all windows of a layer can have on their lists together, whatever the data."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from bnncc.kernels.sbs import Windows
+from bnncc.kernels.windows import Windows
 
 ROUNDS = 200
 WORTH = 0.02  # of all inputs: windows over the border that list fewer are counted as full
 
 
-def most_listed(windows: "Windows", channels: int, limit: int) -> float:
+def most_listed(windows: Windows, channels: int, limit: int) -> float:
     """A bound on the listed inputs, summed over all windows.
 
     A window over the border lists its a set inputs; one inside the image lists a <= `limit` of them, or its T - a unset
@@ -42,7 +39,7 @@ def most_listed(windows: "Windows", channels: int, limit: int) -> float:
 class Pixels:
     """Sums from windows to the pixels that they read, and back."""
 
-    def __init__(self, windows: "Windows") -> None:
+    def __init__(self, windows: Windows) -> None:
         (sy, sx), (dy, dx) = windows.strides, windows.dilations
         top, left = (max(p, 0) for p in windows.pads)  # where the image begins; windows begin later where it is cropped
         y0, x0 = top - windows.pads[0], left - windows.pads[1]

@@ -12,6 +12,7 @@ import numpy as np
 from bnncc.kernels import sbs
 from bnncc.kernels.base import Array, Kernel
 from bnncc.kernels.binary import conv
+from bnncc.kernels.windows import Windows
 from bnncc.ops import Conv
 from bnncc.program import Parts
 from bnncc.tensor import Op
@@ -40,7 +41,7 @@ def build(op: Op, name: str) -> Parts:
         first = np.ascontiguousarray(np.moveaxis(first, 0, 1))
     else:
         first = np.zeros((max(9, -(-c.taps.bit_length() // 3) * 3), WORDS), np.uint32)
-    lists = sbs.Windows.of(c).kernel[1] + 1
+    lists = Windows.of(c).kernel[1] + 1
     carries = -(-(c.taps // 8 + lists) // 8) * 8  # a list of n leaves at most n / 8 + 1
     return replace(
         parts,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bnncc.kernels.most import most_listed
-from bnncc.kernels.sbs import Windows
+from bnncc.kernels.windows import Windows
 
 
 def listed(windows: Windows, channels: int, limit: int, set_inputs: np.ndarray) -> int:
