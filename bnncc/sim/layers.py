@@ -372,7 +372,8 @@ def real_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]
 
 
 def moving_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
-    for elem, shape in ((Elem.I8, (4, 6, 6)), (Elem.F32, (10, 5, 6)), (Elem.U8, (40, 4, 4)), (Elem.U8, (64, 4, 6))):
+    shapes = ((4, 6, 6), (10, 5, 6), (40, 4, 4), (64, 4, 6), (37, 4, 4), (21, 5, 6))
+    for elem, shape in zip((Elem.I8, Elem.F32, Elem.U8, Elem.U8, Elem.U8, Elem.I8), shapes, strict=True):
         for forced in ("move", None):
             g = Layers(rng, elem, shape)
             x = g.binary()
