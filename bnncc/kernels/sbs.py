@@ -221,7 +221,9 @@ def worst(op: Op, lanes: int = LANES) -> Mapping[str, float]:
     lists = windows.out[0] * int(windows.inside(1).sum()) + (c.y.pixels if c.cut else 0)
     quads = rows / 4 + lists
     most = {"list": lists, "quad": quads, "carry": quads / 4 + 0.75 * lists}
-    return {**work_at(c, 1.0, lanes), **{part: times * blocks for part, times in most.items()}}
+    full = work_at(c, 1.0, lanes)
+    words = full["column"] * windows.kernel[0] * unit(int(c.weight.shape[1])).words  # all with a bit to list, both ways
+    return {**full, "word": words, **{part: times * blocks for part, times in most.items()}}
 
 
 def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
