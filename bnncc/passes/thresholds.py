@@ -66,7 +66,7 @@ def threshold(
             why = "its input, the model's own, rounded, or of what a ReLU or a clip cut off, is exactly zero at times"
             problems.append(refused(op, why))
         elif is_flat_at_zero(cut, at):
-            problems.append(refused(op, "clipping makes it exactly zero over a whole range of values"))
+            problems.append(refused(op, "rounding or clipping makes it exactly zero over a whole range of values"))
     maker = graph.producer(x)
     if isinstance(maker, Conv) and maker.file_error and bounds:
         cut = replace(cut, near=near_channels(cut, steps, x.shape, bounds, maker.file_error))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bnncc.train.bop import Bop, Bop2ndOrder, CascadedBop
+from bnncc.train.bop import Bop, Bop2ndOrder, CascadedBop, FlippingOptimizer
 from bnncc.train.checks import number, one_of, only, refusal
 from bnncc.train.joint import BinaryAndReal
 from bnncc.train.latents import latent_layers
@@ -57,7 +57,7 @@ def optimizer(recipe: Recipe, model: nn.Module, epochs: int, steps_per_epoch: in
         makers[part] = partial(_made, recipe, place, kind, table)
     joint = BinaryAndReal.of(model, **makers, xavier=bool(recipe.optimizer.get("xavier", False)))
     latents = {weight for _, _, weight in latent_layers(model)}
-    flipping = isinstance(joint.parts[0], (Bop, Bop2ndOrder, CascadedBop))
+    flipping = isinstance(joint.parts[0], FlippingOptimizer)
     values: Values = {}
     for index, group in enumerate(joint.param_groups):
         if latents.intersection(group["params"]):

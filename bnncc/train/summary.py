@@ -55,9 +55,7 @@ def result(run: Run, check: ExportCheck | None) -> dict[str, Any]:
     """What is needed to read the numbers, and to get them again."""
     return {
         "recipe": run.recipe.name,
-        "command": " ".join(["bnncc", *map(shlex.quote, sys.argv[1:])])
-        if sys.argv[0].endswith(("bnncc", "bnncc/__main__.py"))
-        else "",
+        "command": command_line(),
         "seed": run.recipe.seed,
         "epochs": len(run.epochs),
         "width": run.recipe.width,
@@ -70,6 +68,11 @@ def result(run: Run, check: ExportCheck | None) -> dict[str, Any]:
         "onnx": asdict(check) if check else None,
         "settings": asdict(run.recipe),
     }
+
+
+def command_line() -> str:
+    """The command that this process is, if it is bnncc's; else nothing."""
+    return shlex.join(["bnncc", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("bnncc", "__main__.py") else ""
 
 
 def page(run: Run, about: dict[str, Any]) -> str:

@@ -13,10 +13,10 @@ from bnncc.train import build
 from bnncc.train.data import Images
 from bnncc.train.evaluate import recalibrate
 from bnncc.train.latents import Latent, full_precision, latent_layers
+from bnncc.train.module import Row
 from bnncc.train.recipe import Recipe
 from bnncc.train.run import Run, train
 
-Row = dict[str, float]
 OnEpoch = Callable[[Row], None]
 TRAIN_SAMPLES = 10_000
 MOST_STEPS = 500

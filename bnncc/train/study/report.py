@@ -15,8 +15,6 @@ from bnncc.files import write_all, write_whole
 from bnncc.train.study.file import Point, Study
 from bnncc.train.study.trials import Trial
 
-Row = dict[str, float]
-
 
 @dataclass(frozen=True)
 class Cell:

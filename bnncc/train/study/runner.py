@@ -1,7 +1,5 @@
 """`run`: the trials of a study that nobody else runs, and then the table and the figure of all."""
 
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +12,7 @@ from bnncc.train.study import report
 from bnncc.train.study.experiments import EXPERIMENTS
 from bnncc.train.study.file import Study
 from bnncc.train.study.trials import Trial, Trials
+from bnncc.train.summary import command_line
 
 Watch = Callable[[list[Trial], Trial | None, dict[str, float]], None]
 """Called with all trials, the one that this process runs, and its last epoch's row: at every change."""
@@ -113,11 +112,11 @@ def _about(study: Study, trials: list[Trial], changes: Mapping[str, Any]) -> tup
         return ", ".join(map(str, sorted(set(values))))
 
     done = [trial for trial in trials if trial.state == "done"]
-    command = ["bnncc", *sys.argv[1:]] if Path(sys.argv[0]).name in ("bnncc", "__main__.py") else []
+    command = command_line()
     changed = ", ".join(f"{key} = {value}" for key, value in changes.items())
     reduced = dict.fromkeys(filter(None, (study.reduced, *(recipe.reduced for recipe in recipes), changed)))
     return "; ".join(reduced), {
-        "command": f"`{shlex.join(command)}`" if command else "",
+        "command": f"`{command}`" if command else "",
         "trials": f"{len(done)} of {len(trials)} done",
         "recipe": span(recipe.name for recipe in recipes),
         "seeds": span(recipe.seed for recipe in recipes),
