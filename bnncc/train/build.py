@@ -81,7 +81,8 @@ def network(recipe: Recipe, parts: DataSet) -> nn.Module:
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise refusal(recipe, f"network: {error}", "correct its keys, or the width") from error
     _add_latent_weights(recipe, model)
-    return model
+    # With channels last a CPU pools and convolves in .6 to .8 of the time; torch's types lack this argument of `to`.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def stage(recipe: Recipe, model: nn.Module, epoch: int) -> None:

@@ -22,7 +22,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from bnncc.errors import ToolError, UsageError
 from bnncc.train.study.file import Key
@@ -282,8 +282,9 @@ def _open_database(url: str) -> RDBStorage:
         try:
             storage = RDBStorage(url, engine_kwargs=options)
             break
-        except SQLAlchemyError as error:  # another process may just be creating the tables
-            if not (lite and "already exists" in str(error)) or time.monotonic() - began > PATIENCE:
+        except SQLAlchemyError as error:
+            racing = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not racing or time.monotonic() - began > PATIENCE:  # with another process that creates the same tables
                 raise
             time.sleep(0.2)
     if lite:
