@@ -1,0 +1,114 @@
+"""The trained models of the examples on their test images: onnxruntime beside the C on the host, which is verified bit by bit.
+
+    python -m examples.trained [--samples 1000] [--json] [MODEL.onnx ...]
+
+MNIST and CIFAR-10 come from $BNNCC_DATA, or are downloaded.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import bnncc
+from bnncc.errors import BnnccError
+from bnncc.train import data
+from examples.walk import decide, flat, mismatched, onnxruntime_logits
+
+MODELS = {
+    Path("examples/mnist/lenet5.onnx"): data.mnist,
+    Path("examples/mnist/mlp.onnx"): data.mnist,
+    Path("examples/cifar10/vaessen.onnx"): data.cifar10,
+    Path("examples/cifar10/binarynet.onnx"): data.cifar10,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one model: accuracies (0..1) on the first `images` of the test part, samples outside of the contract, bytes."""
+
+    model: str
+    images: int
+    onnxruntime: float
+    c: float
+    same_classes: bool
+    mismatched: int
+    file_bytes: int
+    flash_bytes: int
+    arena_bytes: int
+
+
+def judge(model: Path, samples: int) -> Outcome:
+    """Verify a model on its first test images. Raises BnnccError: it does not compile, or its data set is not there."""
+    test = MODELS[model]().test
+    x, y = test.x[:samples], test.y[:samples]
+    compiled = bnncc.compile(model, "cortex-m4")
+    verdict = compiled.verify(x)
+    reference = decide(onnxruntime_logits(model, x, [*verdict.outputs_c]), None)
+    ours = decide(flat(verdict), None)
+    totals = compiled.report["totals"]
+    return Outcome(
+        str(model),
+        len(y),
+        float((reference == y).mean()),
+        float((ours == y).mean()),
+        bool(np.array_equal(reference, ours)),
+        mismatched(verdict),
+        model.stat().st_size,
+        totals["flash_bytes"],
+        totals["arena_bytes"],
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Verify the trained models on their test images.")
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL.onnx", help="all of them if none is given")
+    parser.add_argument("--samples", type=int, default=1000, help="test images, the first ones (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    options = parser.parse_args()
+    if unknown := [str(model) for model in options.models if model not in MODELS]:
+        parser.error(f"{', '.join(unknown)}: not one of {', '.join(map(str, MODELS))}")
+    if options.samples < 1:
+        parser.error("--samples must be at least 1")
+
+    console = Console(stderr=True)
+    outcomes = []
+    for model in options.models or MODELS:
+        with console.status(f"{model}: {options.samples:,} images"):
+            outcomes.append(judge(model, options.samples))
+    if options.json:
+        print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
+    else:
+        Console(soft_wrap=True).print(_table(outcomes))
+    return 0 if all(o.same_classes and not o.mismatched for o in outcomes) else 1
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(title="bytes; flash and arena on a Cortex-M4")
+    for column in ("model", "file", "images", "onnxruntime", "C, host", "mismatched", "flash", "arena"):
+        table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
+    for o in outcomes:
+        table.add_row(
+            o.model.removeprefix("examples/"),
+            f"{o.file_bytes:,}",
+            f"{o.images:,}",
+            f"{o.onnxruntime:.2%}",
+            f"{o.c:.2%}",
+            str(o.mismatched),
+            f"{o.flash_bytes:,}",
+            f"{o.arena_bytes:,}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BnnccError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
