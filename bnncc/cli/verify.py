@@ -15,10 +15,12 @@ from bnncc.cli.options import (
     Kernel,
     Model,
     Name,
+    RamBudget,
     RealWeights,
     SignAtZero,
     Storage,
     Target,
+    WaitStates,
     compiled,
 )
 from bnncc.cli.show import console, print_diagnostics, print_json, print_table, progress, shortened
@@ -52,6 +54,8 @@ def verify_command(
         Path | None, typer.Option("--save", metavar="OUT.npz", help="Write the C's outputs under their ONNX names.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random samples.")] = 0,
+    ram_budget: RamBudget = None,
+    wait_states: WaitStates = None,
     kernel: Kernel = None,
     json: Json = False,
 ) -> None:
@@ -60,7 +64,17 @@ def verify_command(
     Example: bnncc verify digits.onnx --target cortex-m4 --inputs digits_test.npz --on sim
     """
     done = compiled(
-        model, target, name, input_type, input_layout, sign_at_zero, real_weights, calibrate=calibrate, kernel=kernel
+        model,
+        target,
+        name,
+        input_type,
+        input_layout,
+        sign_at_zero,
+        real_weights,
+        calibrate=calibrate,
+        ram_budget=ram_budget,
+        wait_states=wait_states,
+        kernel=kernel,
     )
     x = None
     if inputs is not None:

@@ -58,6 +58,16 @@ def test_a_ram_budget_is_kept_or_refused(run, model, tmp_path):
     assert "E0307" in done.out
 
 
+def test_what_a_ram_budget_chooses_is_verified(run, model, tmp_path):
+    def steps(*options):
+        return [row["kernel"] for row in json.loads(run("verify", model, "-n", 2, "--json", *options).out)["steps"]]
+
+    compiled = json.loads(run("compile", model, "-o", tmp_path / "out", "--json").out)
+    without = compiled["report"]["totals"]["context_bytes"]
+    assert any(name.endswith("_ram") for name in steps("--wait-states", 5))
+    assert not any(name.endswith("_ram") for name in steps("--wait-states", 5, "--ram-budget", without))
+
+
 def test_compile_writes_the_files_and_a_table(run, model, tmp_path):
     done = run("compile", model, "--target", "cortex-m4", "-o", tmp_path / "out", "--dump", tmp_path / "dump")
     assert done.code == 0
