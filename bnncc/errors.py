@@ -8,9 +8,10 @@ The exceptions form one tree, and each branch is one exit code of the command li
     └── ToolError    3  the environment: a tool, a board, the disk
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import NoReturn, Self
 
 from bnncc.codes import CODES
 
@@ -79,3 +80,12 @@ def raise_all(diagnostics: Iterable[Diagnostic]) -> None:
     errors = [d for d in diagnostics if d.severity == "error"]
     if errors:
         raise ModelError(*errors)
+
+
+def run_script(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and exit with what it returns; what bnncc refuses is told on standard error, without a traceback."""
+    try:
+        sys.exit(main())
+    except BnnccError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -7,7 +7,6 @@ MNIST and CIFAR-10 come from $BNNCC_DATA, or are downloaded.
 
 import argparse
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bnncc
-from bnncc.errors import BnnccError
+from bnncc.errors import run_script
 from bnncc.train import data
 from examples.walk import decide, flat, mismatched, onnxruntime_logits
 
@@ -107,8 +106,4 @@ def _table(outcomes: list[Outcome]) -> Table:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BnnccError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bnncc.errors import BnnccError
+from bnncc.errors import run_script
 from examples.walk import Samples, section, walk
 
 OUT = Path("examples/digits/out")
@@ -30,8 +30,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BnnccError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)

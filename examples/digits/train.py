@@ -8,14 +8,13 @@ classes y (int64 [360]) and torch's logits of each exit under its name (float32 
 
 import argparse
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bnncc.errors import BnnccError
+from bnncc.errors import run_script
 from bnncc.files import write_whole
 from bnncc.train import export_onnx
 from bnncc.train.evaluate import predict
@@ -59,8 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BnnccError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)

@@ -6,12 +6,11 @@
 it makes goes to examples/mnist/out.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from bnncc.errors import BnnccError
+from bnncc.errors import run_script
 from bnncc.train import data
 from examples.walk import Samples, walk
 
@@ -29,8 +28,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BnnccError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)

@@ -10,10 +10,9 @@ images instead of 6,000 (10 epochs, seed 0, torch 2.13 on x86-64): 99.22 % on th
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from bnncc.errors import BnnccError
+from bnncc.errors import run_script
 from bnncc.train import export_onnx
 from bnncc.train.recipe import load
 from bnncc.train.run import train
@@ -37,8 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BnnccError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)

@@ -10,7 +10,6 @@ network violates the contract of docs/exactness.md.
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from torch import nn
 
 import bnncc
 from bnncc.cli.show import console, errors, print_table
-from bnncc.errors import BnnccError, UsageError
+from bnncc.errors import UsageError, run_script
 from bnncc.files import write_whole
 from bnncc.target import boards
 from bnncc.train import binary_parameters
@@ -270,8 +269,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except BnnccError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_script(main)
