@@ -115,6 +115,19 @@ def test_values_are_pooled_before_arithmetic(operation: str) -> None:
     assert len(last.outputs[0].steps) == 3
 
 
+def test_steps_that_repeat_the_one_before_are_left_out() -> None:
+    relu = step("max", 0.0)
+    maps = [mapped(INPUT, "m0", step("mul", 0.01), step("add", [1.0, -1.0, 0.0, 2.0]), relu)]
+    for k in range(1, 40):
+        maps.append(mapped(maps[-1].y, f"m{k}", relu))
+    maps.append(
+        mapped(maps[-1].y, "last", step("max", 0.5), Step("round"), Step("round"), step("mul", 2.0), step("mul", 2.0))
+    )
+    graph = chain(*maps)
+    last = agree(graph, samples(graph, 40))
+    assert [s.operation for s in last.outputs[0].steps] == ["mul", "add", "max", "max", "round", "mul", "mul"]
+
+
 @pytest.mark.parametrize("last_step", [Step("tanh"), Step("abs"), step("add", np.arange(144.0).reshape(4, 6, 6))])
 def test_arithmetic_that_does_not_keep_the_order_comes_before_the_pool(last_step: Step) -> None:
     scaled = mapped(INPUT, "m", step("mul", 0.01), last_step)

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
 
 from bnncc.graph import Graph, Output, needed
 from bnncc.ops import Conv, Map, Threshold
 from bnncc.scalar import Operand, Step
 from bnncc.tensor import Elem, Op
+
+AnyStep = TypeVar("AnyStep", bound=Step | Operand)
+IDEMPOTENT = ("max", "min", "abs", "round", "floor", "ceil")
 
 
 def joined(*ops: Op) -> tuple[str, ...]:
@@ -54,7 +60,8 @@ def merge_maps(graph: Graph) -> Graph:
         producer = graph.producer(o.tensor)
         steps_or_none = constant_steps(producer)
         if producer is not None and steps_or_none is not None:
-            outputs.append(Output(o.name, o.shape, producer.x, steps_or_none + o.steps, producer.origin))
+            steps = without_repeats(steps_or_none + o.steps)
+            outputs.append(Output(o.name, o.shape, producer.x, steps, producer.origin))
         else:
             outputs.append(o)
     graph = replace(graph, outputs=tuple(outputs))
@@ -71,7 +78,18 @@ def as_one(run: Sequence[Op]) -> Op:
         assert isinstance(op, Map)
         steps += after(op.steps, len(others))
         others += op.others
-    return replace(first, y=run[-1].y, steps=tuple(steps), others=tuple(others), origin=joined(*run))
+    return replace(first, y=run[-1].y, steps=without_repeats(steps), others=tuple(others), origin=joined(*run))
+
+
+def without_repeats(steps: Iterable[AnyStep]) -> tuple[AnyStep, ...]:
+    """The steps without those that the one before has already done, such as a ReLU after a ReLU."""
+    kept: list[AnyStep] = []
+    for s in steps:
+        last = kept[-1] if kept else None
+        again = isinstance(s, Step) and isinstance(last, Step) and s.operation == last.operation in IDEMPOTENT
+        if not (again and np.array_equal(s.value, last.value)):  # type: ignore[union-attr]
+            kept.append(s)
+    return tuple(kept)
 
 
 def fuse_epilogues(graph: Graph) -> Graph:

@@ -148,8 +148,7 @@ def frequent(graph: Graph) -> dict[str, list[Floats]]:
             values += [np.full((1, 1, 1), op.value, np.float32)] if isinstance(op, Pad) else []
         elif isinstance(op, Conv) and of_few_levels(op):
             values = [NOTHING]
-        distinct = {v.tobytes(): v for v in values}
-        found[op.y.name] = list(distinct.values())[:FREQUENT]
+        found[op.y.name] = distinct(values)[:FREQUENT]
     return found
 
 
@@ -173,8 +172,13 @@ def followed(values: list[Floats], s: Step | Operand, others: list[list[Floats]]
         return [np.asarray(calculate(s.operation, a, b), np.float32) for a, b in pairs][: FREQUENT**2]
     values = [apply_steps(v, (s,)) for v in values]
     if s.operation in ("max", "min"):
-        return [*values, s.value]
-    return [*values, NOTHING] if s.operation in ROUNDING else values
+        return distinct([*values, s.value])
+    return distinct([*values, NOTHING]) if s.operation in ROUNDING else values
+
+
+def distinct(values: list[Floats]) -> list[Floats]:
+    """Each value once: a chain of ReLUs does not make them more and more."""
+    return list({(v.shape, v.tobytes()): v for v in values}.values())[: FREQUENT**2]
 
 
 def norm_sign(
