@@ -12,19 +12,18 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import bnncc
+from bnncc.cli.show import print_table
 from bnncc.errors import run_script
 from bnncc.train import data
 from examples.walk import decide, flat, mismatched, onnxruntime_logits
 
 MODELS = {
     Path("examples/mnist/lenet5.onnx"): data.mnist,
-    Path("examples/mnist/mlp.onnx"): data.mnist,
     Path("examples/cifar10/vaessen.onnx"): data.cifar10,
-    Path("examples/cifar10/binarynet.onnx"): data.cifar10,
 }
+COLUMNS = ("file", "images", "onnxruntime", "C, host", "mismatched", "flash", "arena")
 
 
 @dataclass(frozen=True)
@@ -83,26 +82,23 @@ def main() -> int:
     if options.json:
         print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
-        Console(soft_wrap=True).print(_table(outcomes))
-    return 0 if all(o.same_classes and not o.mismatched for o in outcomes) else 1
-
-
-def _table(outcomes: list[Outcome]) -> Table:
-    table = Table(title="bytes; flash and arena on a Cortex-M4")
-    for column in ("model", "file", "images", "onnxruntime", "C, host", "mismatched", "flash", "arena"):
-        table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
-    for o in outcomes:
-        table.add_row(
-            o.model.removeprefix("examples/"),
-            f"{o.file_bytes:,}",
-            f"{o.images:,}",
-            f"{o.onnxruntime:.2%}",
-            f"{o.c:.2%}",
-            str(o.mismatched),
-            f"{o.flash_bytes:,}",
-            f"{o.arena_bytes:,}",
+        rows = [
+            (
+                o.model.removeprefix("examples/").removesuffix(".onnx"),
+                o.file_bytes,
+                o.images,
+                f"{o.onnxruntime:.2%}",
+                f"{o.c:.2%}",
+                o.mismatched,
+                o.flash_bytes,
+                o.arena_bytes,
+            )
+            for o in outcomes
+        ]
+        print_table(
+            "test images; bytes on a Cortex-M4", [("model", "left"), *((name, "right") for name in COLUMNS)], rows
         )
-    return table
+    return 0 if all(o.same_classes and not o.mismatched for o in outcomes) else 1
 
 
 if __name__ == "__main__":
