@@ -277,7 +277,9 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     used += ["RAM"] * any(s.in_ram for s in program.steps)
     counting = ("count", "unpack", "count_vector", "unpack_vector", "list_down", *(f"sums{k}" for k in range(3, 7)))
     used += [w for w in counting if f"{name}_{w}(" in body]
-    helpers = reindent(env.get_template("helpers.c.j2").render(m=name, upper=upper, used=used, tables=tables))
+    lut_functions = sorted(set(re.findall(rf"\b{name}_(lut_(?:count|table)\d+)\(", body)))
+    shown = {"used": used, "tables": tables, "lut_functions": lut_functions}
+    helpers = reindent(env.get_template("helpers.c.j2").render(m=name, upper=upper, **shown))
     helpers = in_ram(helpers, upper) if "RAM" in used else helpers
     constants = [c for s in program.steps for c in s.parts.constants]
     shared = {
@@ -307,6 +309,7 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         memory=memory_map(program),
         uses_math=math,
         uses_memory="memcpy(" in helpers,
+        uses_null="NULL" in body + helpers,
         helpers=helpers if helpers.strip() else "",
         functions=functions,
         calls=calls,

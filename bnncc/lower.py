@@ -87,14 +87,15 @@ def decide(output: Output, k: int, *, last: bool) -> Decide:
     )
 
 
-COPIES = {k.name: k.copies for k in KERNELS}
+FOR_SPEED = {k.name: k.copies or k.roomy for k in KERNELS}  # what takes RAM to be faster
+NOT_KNOWN = "how much RAM it may take is not known: it needs a RAM budget or a board"
 WORTH = 0.01  # of the run's time: what a step's code must save in RAM
 
 
 @dataclass(frozen=True)
 class Ram:
-    """Bytes: the `most` that the arena should have, and up to which it may grow by kernels that copy weights `for_speed`: if that
-    is not known, twice what the program takes without them."""
+    """Bytes: the `most` that the arena should have, and up to which it may grow by kernels that take RAM `for_speed`: if that
+    is not known, twice what the program takes without them. Kernels that take much of it are left out if `most` is not known."""
 
     most: int | None = None
     for_speed: int | None = None
@@ -106,7 +107,9 @@ Excluded = Mapping[tuple[str, str], str]  # why a step, by its output, is not to
 
 def lacking(kernel: Kernel, core: Core) -> str:
     """What the core lacks for the kernel, "" if nothing."""
-    return f"{core.name} has no vector extension" if kernel.mve and not core.mve else ""
+    if kernel.mve and not core.mve:
+        return f"{core.name} has no vector extension"
+    return f"{core.name} has no DSP extension" if kernel.dsp and not core.dsp else ""
 
 
 def choose(op: Op, core: Core, forced: str | None, excluded: Excluded) -> tuple[Kernel, tuple[Choice, ...]]:
@@ -236,7 +239,12 @@ def lower(
         ram = replace(
             ram, for_speed=2 * lower(graph, replace(core, flash=None), name, forced=forced, ram=ram).arena_bytes
         )
-    excluded: dict[tuple[str, str], str] = {}
+    excluded = {
+        (op.y.name, k.name): NOT_KNOWN
+        for op in graph.ops
+        for k in KERNELS
+        if k.roomy and ram.most is None and k.name != forced and type(op) in k.ops
+    }
     while True:
         program = lower_with(graph, core, name, nhwc, forced, excluded)
         large = sorted(program.steps, key=lambda s: load(program, s), reverse=True)
@@ -249,7 +257,7 @@ def lower(
 
 def beyond(program: Program, step: Step, ram: Ram) -> bool:
     """Whether the step holds more than it may."""
-    limits = [ram.most, ram.for_speed if COPIES[step.kernel] else None]
+    limits = [ram.most, ram.for_speed if FOR_SPEED[step.kernel] else None]
     return any(most is not None and load(program, step) > most for most in limits)
 
 

@@ -59,6 +59,7 @@ class Core:
     timing: dict[str, Any] = field(hash=False)
     cost: dict[str, Any] = field(hash=False)
     mve: bool = False  # the vector extension, Helium
+    dsp: bool = False  # the DSP extension
     fetch: float = 0.0
     flash: Flash | None = None
 
@@ -143,6 +144,7 @@ def cores() -> dict[str, Core]:
             timing=d.get("timing", {}),
             cost=d.get("cost", {}),
             mve=d.get("mve", False),
+            dsp=d.get("dsp", False),
             fetch=d.get("fetch", 0.0),
         )
     return found

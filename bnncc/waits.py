@@ -11,11 +11,12 @@ CODE_BYTES = 1024  # of RAM that are set aside for the code of a step that runs 
 @dataclass(frozen=True)
 class Reads:
     """Words of constants that a step reads one by one, mostly upwards, this share of those that it passes; `span` is the
-    size in bytes of what it passes again and again."""
+    size in bytes of what it passes again and again, `size` that of a word."""
 
     words: float
     share: float = 1.0
     span: int = 0
+    size: int = 4
 
 
 def for_constants(reads: Reads, flash: Flash | None) -> float:
@@ -26,7 +27,7 @@ def for_constants(reads: Reads, flash: Flash | None) -> float:
         return reads.words * flash.wait_states
     if reads.span <= flash.data_lines * flash.line_bytes:
         return reads.span / flash.line_bytes * flash.wait_states
-    per_line = flash.line_bytes / 4
+    per_line = flash.line_bytes / reads.size
     lines = float(1 - (1 - reads.share) ** per_line) / (reads.share * per_line)  # that one read makes necessary
     return reads.words * lines * flash.wait_states
 

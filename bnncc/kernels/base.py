@@ -56,6 +56,8 @@ class Kernel:
     rows: Callable[[Op], bool] = lambda _: False
     worst: Callable[[Op], Mapping[str, float]] | None = None
     mve: bool = False  # only for cores with the vector extension
+    dsp: bool = False  # only for cores with the DSP extension
+    roomy: bool = False  # takes much scratch memory for speed: only where it is known how much there is
     reads: Callable[[Op], Reads] = lambda _: Reads(0)
     copies: bool = False
     like: str = ""

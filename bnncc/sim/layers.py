@@ -178,6 +178,7 @@ def programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
     yield from binary_programs(rng)
     yield from sparse_programs(rng)
     yield from pair_programs(rng)
+    yield from lut_programs()
     yield from depthwise_programs(rng)
     yield from value_programs(rng)
     yield from real_programs(rng)
@@ -266,6 +267,23 @@ def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]
         g.conv(g.input, 32, 3)
         for forced in ("pair_conv", "pair_conv_ram"):
             yield g.graph(), forced
+
+
+def lut_programs() -> Iterator[tuple[Graph, str | None]]:
+    """Convolutions of bits whose rows fill the lanes, and such that leave some idle."""
+    rng = np.random.default_rng(6)
+    for shape in ((3, 12, 12), (16, 16, 8), (32, 16, 6), (50, 12, 7), (64, 8, 8), (100, 20, 4), (128, 16, 4), (200, 7, 6)):
+        g = Layers(rng, Elem.U8, shape)
+        x = g.binary()
+        g.conv(x, 32, 3, pad=1)
+        g.conv(x, 100, 1)
+        g.conv(x, 40, 3, pad=1, pad_value=-1)
+        g.conv(x, 64, 3, pad=1, stride=2)
+        g.conv(x, 20, 2)
+        g.conv(x, 96, 3)
+        if shape[0] < 100:
+            g.conv(x, 24, 5, pad=2)
+        yield g.graph(), "lut_conv"
 
 
 def depthwise_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:

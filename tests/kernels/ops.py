@@ -87,10 +87,10 @@ def cut(rng: np.random.Generator, shape: tuple[int, int, int], lo: float, hi: fl
     return Cut(levels, inverts, classes)
 
 
-def window(rng: np.random.Generator, limit: int = 7) -> dict[str, Any]:
+def window(rng: np.random.Generator, limit: int = 7, most_rows: int = 10) -> dict[str, Any]:
     """Image size, kernel, strides, dilations, pads (negative ones crop) and the output's size."""
     while True:
-        size = rng.integers(1, 11, 2)
+        size = rng.integers(1, (most_rows + 1, 11))
         kernel, strides = rng.integers(1, limit + 1, 2), rng.integers(1, 4, 2)
         dilations = rng.integers(1, 3, 2)
         span = (kernel - 1) * dilations + 1
@@ -222,6 +222,11 @@ def words_or_groups(rng: np.random.Generator) -> Op:
 
 def several_words(rng: np.random.Generator) -> Op:
     return conv(rng, Elem.BIN, o=int(rng.integers(33, 101)))
+
+
+def tall(rng: np.random.Generator) -> Op:
+    """Up to 40 rows of an image."""
+    return conv(rng, Elem.BIN, given=window(rng, pick(rng, 3, 3, 7), pick(rng, 10, 40)))
 
 
 def binary_dense(rng: np.random.Generator) -> Op:
@@ -478,6 +483,7 @@ MAKERS: dict[str, Callable[[np.random.Generator], Op]] = {
     "sbs_conv_ram": words_or_groups,
     "sbs_conv_blocks": several_words,
     "sbs_vector": binary_conv,
+    "lut_conv": tall,
     "binary_dense": binary_dense,
     "grouped_conv": grouped_conv,
     "depthwise_conv": depthwise_conv,

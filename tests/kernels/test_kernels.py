@@ -21,11 +21,11 @@ from tests.kernels.ops import MAKERS, conv, inputs, tensor, whole
 HOST_CORE = cores()["cortex-m55"]  # every kernel can be chosen for it
 APPLICATION = (Elem.U8, Elem.I8, Elem.F32)  # what a network's input can be
 SPARSE = ("sbs_conv", "sbs_conv_ram", "sbs_conv_blocks", "sbs_vector")
-OF_BITS = (*SPARSE, "binary_conv", "binary_dense", "grouped_conv", "depthwise_conv", "bit_pool")
+OF_BITS = (*SPARSE, "lut_conv", "binary_conv", "binary_dense", "grouped_conv", "depthwise_conv", "bit_pool")
 READS_INPUT = [k for k in MAKERS if k not in OF_BITS]
 READS_INPUT = [k for k in READS_INPUT if k not in ("concat_bits", "move_pixels")]
 PLAIN = ("combine", "map", "sbs_vector", "sbs_conv_ram")
-OVERWRITES = [k for k in MAKERS if k in PLAIN or (k.endswith(("conv", "dense", "_pool")) and k != "pair_conv")]
+OVERWRITES = [k for k in MAKERS if k in PLAIN or (k.endswith(("conv", "dense", "_pool")) and k not in ("pair_conv", "lut_conv"))]
 
 
 def case(rng, kernel, *, small=False, layout=""):
@@ -146,7 +146,7 @@ def test_extremes(value, tmp_path):
     """All weights alike and all inputs alike: the accumulator at its ends, and thresholds there."""
     rng = np.random.default_rng(9)
     cases = []
-    for kernel in ("binary_conv", "binary_dense", *SPARSE, "value_conv", "table_conv"):
+    for kernel in ("binary_conv", "binary_dense", *SPARSE, "lut_conv", "value_conv", "table_conv"):
         for _ in range(4):
             c = case(rng, kernel)
             weight = np.full_like(c.op.weight, value)
