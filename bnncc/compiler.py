@@ -99,12 +99,14 @@ def compile(
         if record:
             record.graph("make_ones_rare", graph)
     core = replace(found.core, flash=found.flash(wait_states))
+    board = found.board
+    half = (
+        board.flash_bytes // 2 if board else None
+    )  # and half of the RAM: the application has the other one, and the stack
     if ram_budget is not None:
-        ram = Ram(ram_budget, ram_budget)
-    elif found.board:
-        ram = Ram(
-            found.board.ram_bytes, found.board.ram_bytes // 2
-        )  # the application has the other half, and the stack
+        ram = Ram(ram_budget, ram_budget, half)
+    elif board:
+        ram = Ram(board.ram_bytes, board.ram_bytes // 2, half)
     else:
         ram = Ram()
     program = lower(graph, core, chosen, nhwc=nhwc, forced=kernel, ram=ram)

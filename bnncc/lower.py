@@ -87,7 +87,8 @@ def decide(output: Output, k: int, *, last: bool) -> Decide:
     )
 
 
-FOR_SPEED = {k.name: k.copies or k.roomy for k in KERNELS}  # what takes RAM to be faster
+ROOMY = {k.name: k.roomy for k in KERNELS}
+FOR_SPEED = {k.name: k.copies or k.roomy for k in KERNELS}
 NOT_KNOWN = "how much RAM it may take is not known: it needs a RAM budget or a board"
 WORTH = 0.01  # of the run's time: what a step's code must save in RAM
 
@@ -95,10 +96,12 @@ WORTH = 0.01  # of the run's time: what a step's code must save in RAM
 @dataclass(frozen=True)
 class Ram:
     """Bytes: the `most` that the arena should have, and up to which it may grow by kernels that take RAM `for_speed`: if that
-    is not known, twice what the program takes without them. Kernels that take much of it are left out if `most` is not known."""
+    is not known, twice what the program takes without them. Those that take much are left out if `most` is not known, and
+    while all constants are more than `constants`: they take more flash too."""
 
     most: int | None = None
     for_speed: int | None = None
+    constants: int | None = None
 
 
 NO_LIMIT = Ram()
@@ -249,10 +252,14 @@ def lower(
         program = lower_with(graph, core, name, nhwc, forced, excluded)
         large = sorted(program.steps, key=lambda s: load(program, s), reverse=True)
         step = next((s for s in large if beyond(program, s, ram) and smaller(s)), None)
+        reason = "with {0.parts.scratch_bytes} bytes of scratch it exceeds the RAM budget"
+        if step is None and ram.constants is not None and program.flash_bytes > ram.constants:
+            step = max((s for s in large if ROOMY[s.kernel]), key=lambda s: s.flash_bytes, default=None)
+            reason = "with {0.flash_bytes} bytes of constants the network fills too much of the flash"
         if step is None:
             return code_in_ram(program, core, ram)
         op = step.op.conv if isinstance(step.op, Streamed) else step.op
-        excluded[op.y.name, step.kernel] = f"with {step.parts.scratch_bytes} bytes of scratch it exceeds the RAM budget"
+        excluded[op.y.name, step.kernel] = reason.format(step)
 
 
 def beyond(program: Program, step: Step, ram: Ram) -> bool:

@@ -54,7 +54,7 @@ def test_the_choice_follows_the_flash_and_the_room() -> None:
         assert step.copied_bytes == 0 or step.kernel in COPIES
         return step.kernel, step.in_ram
 
-    roomy = Ram(50_000, 50_000)
+    roomy = Ram(8_000, 8_000)  # for copies, not for tables
     assert chosen(PLAIN, roomy) == ("sbs_conv_ram", True)
     assert chosen(ART, roomy) == ("sbs_conv_ram", False)  # its loops are cached
     without = lower(layer(C32, 0.5), core(None), "m").arena_bytes
@@ -65,7 +65,7 @@ def test_the_choice_follows_the_flash_and_the_room() -> None:
 @pytest.mark.parametrize("flash", [PLAIN, ART], ids=["plain", "art"])
 def test_it_pays_in_the_simulator(flash: Flash) -> None:
     """And the prediction with waits is near the simulation of them."""
-    rows = {k: run(C32, k, 0.5, core(flash)) for k in ("sbs_conv", "sbs_conv_ram")}
+    rows = {k: run(C32, k, 0.5, core(flash)) for k in ("sbs_conv", "sbs_conv_ram", "lut_conv")}
     copied, plain = rows["sbs_conv_ram"].waiting_cycles, rows["sbs_conv"].waiting_cycles
     assert copied is not None
     assert plain is not None

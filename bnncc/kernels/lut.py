@@ -178,7 +178,9 @@ def build(op: Op, name: str) -> Parts:
     arrays = [
         Constant(f"{name}_stream", "uint16_t", stream.astype(np.uint16)),
         Constant(f"{name}_start", "uint32_t", start.astype(np.uint32)),
-        Constant(f"{name}_valid", "uint32_t", (valid << 4 * np.arange(8, dtype=np.uint32)).sum(axis=2, dtype=np.uint32)),
+        Constant(
+            f"{name}_valid", "uint32_t", (valid << 4 * np.arange(8, dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
+        ),
     ]
     if len(start) > 1:
         kind = "uint8_t" if len(start) <= 256 else "uint16_t"

@@ -272,7 +272,16 @@ def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]
 def lut_programs() -> Iterator[tuple[Graph, str | None]]:
     """Convolutions of bits whose rows fill the lanes, and such that leave some idle."""
     rng = np.random.default_rng(6)
-    for shape in ((3, 12, 12), (16, 16, 8), (32, 16, 6), (50, 12, 7), (64, 8, 8), (100, 20, 4), (128, 16, 4), (200, 7, 6)):
+    for shape in (
+        (3, 12, 12),
+        (16, 16, 8),
+        (32, 16, 6),
+        (50, 12, 7),
+        (64, 8, 8),
+        (100, 20, 4),
+        (128, 16, 4),
+        (200, 7, 6),
+    ):
         g = Layers(rng, Elem.U8, shape)
         x = g.binary()
         g.conv(x, 32, 3, pad=1)
