@@ -275,9 +275,9 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     used += [w for w in ("MULTIPLY_ADD", "MDFA") if f"{upper}_{w}(" in body]
     used += ["NOINLINE"] * (f"{upper}_NOINLINE" in body)
     used += ["RAM"] * any(s.in_ram for s in program.steps)
-    counting = ("count", "unpack", "count_vector", "unpack_vector", "list_down", *(f"sums{k}" for k in range(3, 7)))
+    counting = ("lut_places", "count", "unpack", "count_vector", "unpack_vector", "list_down", *(f"sums{k}" for k in range(3, 7)))
     used += [w for w in counting if f"{name}_{w}(" in body]
-    lut_functions = sorted(set(re.findall(rf"\b{name}_(lut_(?:count|table)\d+)\(", body)))
+    lut_functions = sorted(set(re.findall(rf"\b{name}_(lut_(?:bits|sums|table)\d+)\(", body)))
     shown = {"used": used, "tables": tables, "lut_functions": lut_functions}
     helpers = reindent(env.get_template("helpers.c.j2").render(m=name, upper=upper, **shown))
     helpers = in_ram(helpers, upper) if "RAM" in used else helpers

@@ -2,8 +2,8 @@
 
 A table's entry has 8 output rows a word; with three entries added a lane is at most 15, so that no lane reaches the next one. The
 tables of a column of the image serve all windows over it and all output channels, which only have a stream of indices
-each. The time does not depend on the data. That tables of partial sums pay for binary weights is known at least since Juretus
-and others; lanes, three entries at a time and the Gray-code order in which the tables are made are what fits these cores.
+each. The time does not depend on the data. Tables of all combinations of a few bits: Arlazarov, Dinic, Kronrod, Faradzhev,
+On economical construction of the transitive closure of a directed graph (1970).
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from bnncc.kernels.base import Array, Kernel
+from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
 from bnncc.kernels.binary import conv, edge_words, refuse_values
 from bnncc.kernels.windows import INTS, Windows
-from bnncc.layout import unit
+from bnncc.layout import DTYPES, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Op
@@ -131,9 +131,7 @@ def refuse(op: Op) -> str:
         return reason
     if c.groups > 1:
         return f"its channels are in {c.groups} groups"
-    if c.cut is None:
-        return "its sums are not compared with thresholds"
-    if len(c.cut.levels) > 1:
+    if c.cut is not None and len(c.cut.levels) > 1:
         return "its thresholds change from pixel to pixel"
     if c.sparse:
         return "its windows have taps between the input's pixels"
@@ -154,21 +152,20 @@ def table_words(places: Places, sums: Sums) -> int:
 
 def build(op: Op, name: str) -> Parts:
     c = conv(op)
-    assert c.cut is not None
     places = Places.of(c)
     windows = places.windows
     sums = Sums.of(c, windows)
     o, channels = c.weight.shape[:2]
-    flipped = c.cut.inverts[0]
+    outside = channels * outside_taps(c, places)  # inputs that count for nothing
+    flipped = np.zeros(o, bool) if c.cut is None else c.cut.inverts[0]
     weight = np.where(flipped[:, None, None, None], -c.weight, c.weight).reshape(o, channels, *windows.kernel)
-    level = np.clip(np.where(flipped, 1 - c.cut.levels[0], c.cut.levels[0]), -c.taps, c.taps + 1)
-    # With O inputs outside, which count for nothing, the bit is 2 Y >= level + taps - O, Y being how many agree.
-    outside = channels * outside_taps(c, places)
-    halves = np.stack([outside // 2, -(-outside // 2)] if outside.any() else [outside], axis=2)
-    start, which = np.unique(in_halves(halves).reshape(-1, 8 * halves.shape[2]), axis=0, return_inverse=True)
-    twice = level + c.taps
-    thresholds = 2 * -(-twice // 2) + (twice % 2 if outside.any() else 0)
-    stream = np.concatenate([indices(weight, places, sums), thresholds[:, None]], axis=1)
+    stream = indices(weight, places, sums)
+    if c.cut is not None:
+        starts, thresholds = against_thresholds(c, outside)
+        stream = np.concatenate([stream, thresholds[:, None]], axis=1)
+    else:
+        starts = (outside - c.taps).astype(np.int32)  # with Y inputs that agree the sum is 2 Y + outside - taps
+    start, which = np.unique(starts.reshape(places.passes * places.steps, -1), axis=0, return_inverse=True)
     u = unit(channels)
     first_rows = np.arange(places.passes)[:, None] * places.rows * windows.strides[0] - windows.pads[0]
     tops = first_rows + np.arange(places.words) * places.shift_rows
@@ -177,28 +174,31 @@ def build(op: Op, name: str) -> Parts:
     valid = (inside | (c.pad_value != 0)).astype(np.uint32)
     arrays = [
         Constant(f"{name}_stream", "uint16_t", stream.astype(np.uint16)),
-        Constant(f"{name}_start", "uint32_t", start.astype(np.uint32)),
+        Constant(f"{name}_start", "uint32_t" if c.cut else "int32_t", start),
         Constant(
             f"{name}_valid", "uint32_t", (valid << 4 * np.arange(8, dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
         ),
     ]
     if len(start) > 1:
         kind = "uint8_t" if len(start) <= 256 else "uint16_t"
-        dtype = np.uint8 if kind == "uint8_t" else np.uint16
-        arrays.append(Constant(f"{name}_kinds", kind, np.asarray(which).reshape(places.passes, -1).astype(dtype)))
+        numbers = np.asarray(which).reshape(places.passes, -1)
+        arrays.append(Constant(f"{name}_kinds", kind, numbers.astype(DTYPES[kind])))
+    constants, params = ((), {}) if c.cut else epilogue(c, name)
     edge = edge_words(u, c.padding)
     if any(edge) and u.words > 1:
         arrays.append(Constant(f"{name}_edge", "uint32_t", np.array(edge, np.uint32)))
     padded_columns = not windows.inside(1).all() or windows.out[1] % places.columns > 0
     return Parts(
-        tuple(arrays),
+        (*arrays, *constants),
         (
             ("tables", "uint32_t", places.ring * table_words(places, sums)),
             ("lanes", "uint32_t", max(32 * u.words, GROUP * sums.groups)),
             ("sums", "uint32_t", 4 * sums.sets),
-            ("bits", "uint32_t", -(-o // 32) * 32),
+            ("outputs", "uint32_t", -(-o // 32) * 32 if c.cut else 8 * o),
         ),
         {
+            **params,
+            "bits": c.cut is not None,
             "places": places,
             "windows": windows,
             "sums": sums,
@@ -216,6 +216,20 @@ def build(op: Op, name: str) -> Parts:
         },
         stack=60,
     )
+
+
+def against_thresholds(c: Conv, outside: INTS) -> tuple[NDArray[np.uint32], INTS]:
+    """What the sums of each step begin with, and a threshold of each output: with Y inputs that agree, the bit is
+    2 Y >= level + taps - outside.
+
+    Where something is outside there are two starts, for even and for odd level + taps, and bit 0 of the threshold says which.
+    """
+    assert c.cut is not None
+    level = np.clip(np.where(c.cut.inverts[0], 1 - c.cut.levels[0], c.cut.levels[0]), -c.taps, c.taps + 1)
+    twice = level + c.taps
+    if not outside.any():
+        return in_halves(outside), 2 * -(-twice // 2)
+    return in_halves(np.stack([outside // 2, -(-outside // 2)], axis=2)), 2 * -(-twice // 2) + twice % 2
 
 
 def leaves_out(c: Conv, places: Places) -> bool:
@@ -261,7 +275,7 @@ def reads(op: Op) -> Reads:
     c = conv(op)
     places = Places.of(c)
     sums = Sums.of(c, places.windows)
-    length = c.weight.shape[0] * (SUMMED * sums.triples * sums.sets + 1)
+    length = c.weight.shape[0] * (SUMMED * sums.triples * sums.sets + (c.cut is not None))
     return Reads(places.passes * places.steps * length, span=2 * length, size=2)
 
 
@@ -286,10 +300,12 @@ def work(op: Op) -> Mapping[str, float]:
         "shift": shifts,
         "word": shifts * words,
         "group": shifts * sums.groups,
-        "channel": steps * o,
+        "channel" if c.cut else "wide_channel": steps * o,
         "set": sets,
         "triple": sets * sums.triples,
-        "block": steps * -(-o // 32),
+        "block": steps * -(-o // 32) if c.cut else 0,
+        "sum": 0 if c.cut else c.y.size,
+        **epilogue_work(c),
     }
 
 

@@ -290,6 +290,8 @@ def lut_programs() -> Iterator[tuple[Graph, str | None]]:
         g.conv(x, 64, 3, pad=1, stride=2)
         g.conv(x, 20, 2)
         g.conv(x, 96, 3)
+        g.conv(x, 48, 3, pad=1, bits=False)
+        g.conv(x, 100, 1, bits=False)
         if shape[0] < 100:
             g.conv(x, 24, 5, pad=2)
         yield g.graph(), "lut_conv"
