@@ -78,8 +78,8 @@ def compile(
     calibrate: samples [N, ...] (ONNX layout), or a .npy or .npz of them: channels of bits that are mostly +1 are negated, and cycles
     predicted for the densities that this gives. dump: a folder for the graph after every pass, the choice of kernels and the
     memory map. kernel forces one (for tests).
-    ram_budget: bytes that the context may take, the board's RAM by default: slower kernels with less scratch are chosen
-    until it fits, and E0307 is raised if it cannot.
+    ram_budget: bytes that the context may take, the board's RAM by default: kernels that take much of it to be faster are
+    considered, slower ones with less scratch are chosen until it fits, and E0307 is raised if it cannot.
     wait_states: of the flash, those of the board by default; with some, code and weights that are read most lie in RAM
     where that pays.
     Raises ModelError, UsageError; ValueError for an argument that is none of these.

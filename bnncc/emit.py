@@ -275,7 +275,15 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
     used += [w for w in ("MULTIPLY_ADD", "MDFA") if f"{upper}_{w}(" in body]
     used += ["NOINLINE"] * (f"{upper}_NOINLINE" in body)
     used += ["RAM"] * any(s.in_ram for s in program.steps)
-    counting = ("lut_places", "count", "unpack", "count_vector", "unpack_vector", "list_down", *(f"sums{k}" for k in range(3, 7)))
+    counting = (
+        "lut_places",
+        "count",
+        "unpack",
+        "count_vector",
+        "unpack_vector",
+        "list_down",
+        *(f"sums{k}" for k in range(3, 7)),
+    )
     used += [w for w in counting if f"{name}_{w}(" in body]
     lut_functions = sorted(set(re.findall(rf"\b{name}_(lut_(?:bits|sums|table)\d+)\(", body)))
     shown = {"used": used, "tables": tables, "lut_functions": lut_functions}

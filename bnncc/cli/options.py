@@ -78,7 +78,11 @@ WaitStates = Annotated[
 ]
 RamBudget = Annotated[
     int | None,
-    typer.Option("--ram-budget", min=0, help="Bytes that the context may take; a board's RAM by default."),
+    typer.Option(
+        "--ram-budget",
+        min=0,
+        help="Bytes that the context may take, faster kernels use what is left; a board's RAM by default.",
+    ),
 ]
 Variants = Annotated[
     list[str] | None,

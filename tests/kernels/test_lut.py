@@ -53,9 +53,12 @@ def layers(rng: np.random.Generator) -> list[Conv]:
 
 @pytest.mark.parametrize("where", ["host", "cortex-m4", "cortex-m33"])
 def test_every_division_of_a_layer(where: str, tmp_path: Path) -> None:
-    """With random weights and with all of them +1, and all inputs -1 and all +1 among the samples: then lanes are full."""
+    """With random weights, to bits and to sums, and with all weights +1; all inputs -1 and all +1 are among the samples: then lanes
+    are full."""
     rng = np.random.default_rng(1)
-    ops = [replace(op, weight=w) for op in layers(rng) for w in (op.weight, np.ones_like(op.weight))]
+    ops = layers(rng)
+    ops += [replace(op, cut=None, y=tensor("y", Elem.I32, op.y.shape)) for op in ops]
+    ops += [replace(op, weight=np.ones_like(op.weight)) for op in ops]
     core = HOST_CORE if where == "host" else cores()[where]
     run_all([Case(op, "lut_conv", (inputs(rng, op.x),)) for op in ops], core, tmp_path, sim=where != "host")
 
@@ -84,6 +87,7 @@ def test_it_is_taken_where_there_is_known_to_be_room() -> None:
     assert chosen("cortex-m4", NO_LIMIT) == "sbs_conv"
     assert chosen("cortex-m4", Ram(20_000, 20_000)) == "sbs_conv"  # its tables alone have 20 kB
     assert chosen("cortex-m4", Ram(40_000, 20_000)) == "sbs_conv"
+    assert chosen("cortex-m4", replace(ROOM, constants=10_000)) == "sbs_conv"  # its stream alone has 15 kB
     assert chosen("cortex-m3", ROOM) == "sbs_conv"
     step = lower(layer(C64, 0.5), cores()["cortex-m4"], "m").steps[1]
     assert "RAM budget" in next(c.refusal for c in step.considered if c.kernel == "lut_conv")
