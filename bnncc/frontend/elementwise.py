@@ -11,13 +11,14 @@ from bnncc.frontend.affine import EXACT
 from bnncc.frontend.geometry import attributes
 from bnncc.frontend.norms import stage
 from bnncc.frontend.source.text import label
-from bnncc.frontend.sums import OPERATIONS, several, straight_through
+from bnncc.frontend.sums import OPERATIONS, between, several, straight_through
 from bnncc.frontend.values import Condition, Context, Known, Moment, Refusal, Value, Zero, broadcast, scalar_step
 from bnncc.ops import Map, Sign
 from bnncc.scalar import Operand, Step, apply_steps, batch_norm, step
 from bnncc.tensor import Elem, Tensor, bits, integer
 
 FLOAT = onnx.TensorProto.FLOAT
+WHOLE = {onnx.TensorProto.INT8, onnx.TensorProto.INT16, onnx.TensorProto.INT32, onnx.TensorProto.INT64}
 COMPARISONS = {
     "Greater": (True, False),
     "GreaterOrEqual": (False, False),
@@ -43,16 +44,17 @@ def cast(ctx: Context, node: onnx.NodeProto) -> Known:
     to = ctx.source.types.get(node.output[0], FLOAT) if node.op_type == "CastLike" else attributes(node).get("to")
     if to == onnx.TensorProto.BOOL and isinstance(known, Condition | Zero):
         return known
-    if to != FLOAT:
+    if to not in (FLOAT, *WHOLE) or (to != FLOAT and not isinstance(known, Condition)):
         raise Refusal("E0201", "only a Cast to float32 is supported", "compute in float32 after the input")
     if isinstance(known, Condition):  # true -> 1, false -> 0
-        bit = sign_of(ctx, node, known, ctx.name(node.output[0], "bit"))
-        half = ctx.map(node, bit, scalar_step("mul", 0.5), ctx.name(node.output[0], "half"))
-        return ctx.map(node, half, scalar_step("add", 0.5), node.output[0])
+        name = node.output[0]
+        return as_number(ctx, node, known, (ctx.name(name, "bit"), ctx.name(name, "half"), name))
     return known if isinstance(known, Moment) else ctx.padded_value(node)
 
 
 def expand(ctx: Context, node: onnx.NodeProto) -> Known:
+    if (known := stage(ctx, node)) is not None:
+        return known
     value = ctx.value(node)
     if ctx.out_shape(node) != value.shape:
         raise Refusal(
@@ -305,6 +307,8 @@ def where(ctx: Context, node: onnx.NodeProto) -> Known:
         return nonzero_sign(ctx, node, c)
     if not isinstance(c, Condition):
         raise Refusal("E0201", "Where needs a comparison with a constant", "write sign as Where(x >= 0, 1, -1)")
+    if any(ctx.constant(name) is None for name in node.input[1:]):
+        return chosen(ctx, node, c)
     high, low = (ctx.need_constant(node, i, "choice") for i in (1, 2))
     if len({*np.unique(high)}) != 1 or len({*np.unique(low)}) != 1:
         raise Refusal(
@@ -326,3 +330,28 @@ def where(ctx: Context, node: onnx.NodeProto) -> Known:
         )
     scaled = ctx.map(node, inner, half, ctx.name(node.output[0], "scaled"))
     return ctx.map(node, scaled, middle, node.output[0])
+
+
+def chosen(ctx: Context, node: onnx.NodeProto, c: Condition) -> Value:
+    """Where between tensors, or a tensor and a constant: the sum of both choices, each times 1 or 0.
+
+    For finite values these are onnxruntime's bits, but for the sign of a zero.
+    """
+    parts = []
+    for index, side in ((1, "high"), (2, "low")):
+        holds = c if index == 1 else replace(c, negate=not c.negate)
+        names = [ctx.name(node.output[0], f"{side}.{k}") for k in ("bit", "half", "mask", "part")]
+        mask = as_number(ctx, node, holds, (names[0], names[1], names[2]))
+        if ctx.constant(node.input[index]) is None:
+            parts.append(between(ctx, "mul", node, ctx.value(node, index), mask, names[3]))
+        else:
+            constant = ctx.need_constant(node, index, "choice")
+            parts.append(ctx.map(node, mask, step("mul", broadcast(constant, mask)), names[3]))
+    return between(ctx, "add", node, parts[0], parts[1], node.output[0])
+
+
+def as_number(ctx: Context, node: onnx.NodeProto, c: Condition, names: tuple[str, str, str]) -> Value:
+    """1 where the condition holds, 0 elsewhere, called by the last of the names."""
+    bit = sign_of(ctx, node, c, names[0])
+    half = ctx.map(node, bit, scalar_step("mul", 0.5), names[1])
+    return ctx.map(node, half, scalar_step("add", 0.5), names[2])

@@ -9,6 +9,7 @@ import onnx
 from bnncc.errors import Diagnostic, raise_all
 from bnncc.frontend import elementwise, linear, norms, pooling, quantizing, shaping
 from bnncc.frontend.advice import warnings
+from bnncc.frontend.elementwise import WHOLE
 from bnncc.frontend.ends import model_exits, model_input, model_outputs
 from bnncc.frontend.load import Source, load
 from bnncc.frontend.reference import decided_at_zero, reference_model
@@ -87,6 +88,8 @@ IMPORTERS: dict[str, Callable[[Context, onnx.NodeProto], Known]] = {
     "Upsample": shaping.resize,
     "Where": elementwise.where,
 }
+OPERATORS = "see docs/operators.md for what is"
+INSTEAD = {"ArgMax": "output the logits; the C gives their arg-max as class_index"}
 ANY_TYPE = {  # they move or compare values; everything else must compute in float32
     "Cast", "CastLike", "Clip", "Concat", "Dropout", "Equal", "Expand", "Flatten", "Gather", "GlobalMaxPool", "Greater",
     "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "MaxPool", "Not", "Pad", "QuantizeLinear", "ReduceMax", "Reshape",
@@ -165,7 +168,7 @@ def _import_node(ctx: Context, node: onnx.NodeProto) -> None:
         if importer is None:
             operator = f"{node.domain}::{node.op_type}".removeprefix("::")
             raise Refusal(
-                "E0201", f"the operator {printable(operator)} is not supported", "see docs/operators.md for what is"
+                "E0201", f"the operator {printable(operator)} is not supported", INSTEAD.get(node.op_type, OPERATORS)
             )
         if any(name and name not in ctx.values and ctx.constant(name) is None for name in node.input):
             raise Refusal("E0105", "it reads a value that nothing makes", "export the model again")
@@ -205,7 +208,7 @@ def _agree(ctx: Context, node: onnx.NodeProto, known: Known) -> None:
             f"it turns shape {list(value.shape)} into {list(shape)}",
             "use constants that broadcast to their tensor",
         )
-    if kind != T.FLOAT and node.op_type not in ANY_TYPE:
+    if kind != T.FLOAT and node.op_type not in ANY_TYPE and not (kind in WHOLE and ctx.is_small(value)):
         raise Refusal(
             "E0201",
             f"it computes in {T.DataType.Name(kind).lower()}",

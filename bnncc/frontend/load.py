@@ -19,6 +19,7 @@ from bnncc.frontend.source.constants import check_value, evaluate, tensor
 from bnncc.frontend.source.folding import settle
 from bnncc.frontend.source.functions import inline
 from bnncc.frontend.source.read import read
+from bnncc.frontend.source.sequences import sliced
 from bnncc.frontend.source.shapes import check_values, infer_shapes, shapes_of
 
 
@@ -44,7 +45,7 @@ def load(source: "str | os.PathLike[str] | onnx.ModelProto") -> Source:
     check(model)
     _static_batch(model)
     _distinct_names(model)
-    model = standard(inline(model))
+    model = sliced(standard(inline(model)))
     model = infer_shapes(model)
     found = _fold(settle(model))
     found.model = model

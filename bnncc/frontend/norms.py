@@ -80,6 +80,8 @@ def stage(ctx: Context, node: onnx.NodeProto) -> Known | None:
     kind, m = node.op_type, moments[0]
     numbers = [number(ctx, n) for n in node.input]
     match kind, m.stage:
+        case "Expand" | "Reshape" | "Unsqueeze", "variance" | "spread" if ctx.out_shape(node) == m.shape:
+            return m
         case "Sub", "mean" if isinstance(known[0], Value) and known[0].tensor.name == m.given.tensor.name:
             return replace(m, stage="centred")
         case "Pow", "centred" if numbers[1:] == [2]:

@@ -159,10 +159,15 @@ def is_centre(ctx: Context, node: onnx.NodeProto) -> bool:
 
 
 def keeps_axes(ctx: Context, node: onnx.NodeProto, shape: tuple[int, ...], axes: list[int]) -> bool:
-    """Whether the reduced value broadcasts to what it was reduced from along these axes, as if they were kept."""
-    out = ctx.out_shape(node)
+    """Whether the reduced value broadcasts to what it was reduced from along these axes, as if they were kept.
+
+    A Reshape behind it may give them back, as torch writes a variance.
+    """
+    readers = ctx.readers.get(node.output[0], [])
+    restored = [ctx.out_shape(n) for n in readers if n.op_type in ("Expand", "Reshape", "Unsqueeze")]
+    shapes = restored if restored and len(restored) == len(readers) else [ctx.out_shape(node)]
     kept = tuple(1 if a in axes else n for a, n in enumerate(shape))
-    return (1,) * (len(shape) - len(out)) + out == kept
+    return all((1,) * (len(shape) - len(s)) + s == kept for s in shapes)
 
 
 def moment_mean(ctx: Context, node: onnx.NodeProto, known: Moment) -> Known:

@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bnncc.frontend.geometry import attributes
+from bnncc.frontend.norms import stage
 from bnncc.frontend.source.session import session
 from bnncc.frontend.source.text import first_line, label, printable
 from bnncc.frontend.values import Context, Known, Refusal, Swapped, Value, within
@@ -305,6 +306,8 @@ def laid_out(ctx: Context, node: onnx.NodeProto, value: Value, like: Value) -> V
 
 def reshape(ctx: Context, node: onnx.NodeProto) -> Known:
     """Flatten, Reshape, Squeeze, Unsqueeze: a view wherever the values stay in their order."""
+    if (part_of_norm := stage(ctx, node)) is not None:
+        return part_of_norm
     known = ctx.values.get(node.input[0])
     if isinstance(known, Value) and known.padded and ctx.out_shape(node) == known.shape:
         return known

@@ -15,9 +15,8 @@ from bnncc.tensor import Elem, Op, Tensor, integer
 OPERATIONS = {"Add": "add", "Sum": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Max": "max", "Min": "min"}
 
 
-def between(ctx: Context, node: onnx.NodeProto, left: Value, right: Value, output: str) -> Value:
+def between(ctx: Context, operation: str, node: onnx.NodeProto, left: Value, right: Value, output: str) -> Value:
     """left op right, called `output`; one of them may have one value a channel."""
-    operation = OPERATIONS[node.op_type]
     if left.shape != right.shape:
         small, large = sorted((left, right), key=lambda v: v.tensor.size)
         small = one_pixel(node, small, large)
@@ -104,7 +103,8 @@ def several(ctx: Context, node: onnx.NodeProto, values: list[Value]) -> Known:
     """left op right op ... in this order."""
     total = values[0]
     for k, v in enumerate(values[1:], 2):
-        total = between(ctx, node, total, v, node.output[0] if k == len(values) else ctx.name(node.output[0], f"{k}"))
+        name = node.output[0] if k == len(values) else ctx.name(node.output[0], f"{k}")
+        total = between(ctx, OPERATIONS[node.op_type], node, total, v, name)
     return total
 
 

@@ -81,6 +81,13 @@ class Moment:
     epsilon: float = 0.0
     inverse: bool = False  # of the spread
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The ONNX shape with which a mean or a variance broadcasts to the value."""
+        rank = len(self.value.shape)
+        over = range(1, rank) if self.features else [rank - 1 if self.value.last else 1]
+        return tuple(1 if a in over else n for a, n in enumerate(self.value.shape))
+
 
 @dataclass(frozen=True)
 class Zero:
@@ -268,6 +275,13 @@ class Context:
             self.images[y.name] = root, image
         self.add(Map(x=x, y=y, steps=(s,), origin=(label(node),)))
         return replace(value, tensor=y)
+
+    def is_small(self, value: Value) -> bool:
+        """Whether the value is computed of bits, and every signed integer type holds what they become."""
+        _, image = self.images.get(value.tensor.name, (None, None))
+        if value.tensor.elem is Elem.BIN:
+            return True
+        return image is not None and bool((image == np.round(image)).all() and (np.abs(image) <= 127).all())
 
     def arranged(self, node: onnx.NodeProto, value: Value, like: Value) -> Value:
         """The value with its tensor in the shape and the order of axes of `like`, which has the same ONNX shape."""

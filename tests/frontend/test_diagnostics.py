@@ -128,10 +128,25 @@ def over_one(net: Net, v: str) -> str:
     return net.node("Div", net.node("Sqrt", net.node("Add", v, net.const(1e-3))), net.const(1.0))
 
 
+def whole_numbers(kind: int, factor: int) -> Build:
+    """A comparison times a constant, in integers."""
+
+    def build(net: Net, x: str) -> str:
+        number = net.const(factor, np.int64)
+        bit = net.node("Cast", net.node("Greater", x, net.const(0.0)), to=kind)
+        twice = net.node("Mul", bit, net.node("Cast", number, to=kind))
+        return net.node("Cast", net.node("Add", twice, twice), to=T.FLOAT)
+
+    return build
+
+
 BLUR = np.outer([1, 2, 1], [1, 2, 1]) / 16
 NODES: dict[str, tuple[str, Build]] = {
     "an operator": ("E0201", lambda n, x: n.node("Elu", x)),
     "a softmax over the height": ("E0201", lambda n, x: n.node("Softmax", x, axis=2)),
+    "an index": ("E0201", lambda n, x: n.node("Cast", n.node("ArgMax", x, axis=1), to=T.FLOAT)),
+    "integers that are no bits": ("E0201", whole_numbers(T.INT8, 100)),
+    "bits that wrap around": ("E0201", whole_numbers(T.UINT8, -1)),
     "a cast": ("E0201", lambda n, x: n.node("Cast", n.node("Cast", x, to=T.DOUBLE), to=T.FLOAT)),
     "three operands": ("E0201", lambda n, x: n.node("Max", x, n.const(0.0), n.const(1.0))),
     "1 / x": ("E0201", lambda n, x: n.node("Div", n.const(1.0), x)),

@@ -123,6 +123,11 @@ def test_a_residual_stream_stays_in_integers() -> None:
     assert not ops(c, Map)
 
 
+def chosen(net: Net, x: str, high: str, low: str) -> str:
+    """One of two values by comparing x with a constant a channel, as torch.where writes RPReLU."""
+    return net.node("Where", net.node("Greater", x, net.const(net.rng.normal(size=(1, 7, 1, 1)))), high, low)
+
+
 PRODUCTS: Forms = {
     "scales that differ": lambda n, x: n.node("Add", n.node("Mul", binary(n, x), n.const(0.3)), binary(n, x)),
     "norms": lambda n, x: n.node("Add", n.batch_norm(binary(n, x)), n.batch_norm(binary(n, x))),
@@ -136,6 +141,9 @@ PRODUCTS: Forms = {
     "a gate": lambda n, x: n.node("Mul", binary(n, x), n.node("Sigmoid", real(n, n.node("GlobalAveragePool", x)))),
     "a gate in front": lambda n, x: n.node("Mul", n.node("Tanh", binary(n, n.node("GlobalMaxPool", x))), real(n, x)),
     "less a channel's mean": lambda n, x: n.node("Sub", *[y := binary(n, x), n.node("GlobalAveragePool", y)]),
+    "one or the other": lambda n, x: chosen(n, y := binary(n, x), real(n, x), n.node("Mul", y, n.const(0.3))),
+    "one or a constant": lambda n, x: chosen(n, y := binary(n, x), y, n.const(n.rng.normal(size=(1, 7, 1, 1)))),
+    "a constant or the other": lambda n, x: chosen(n, y := real(n, x), n.const(0.25), y),
     "a channel's mean less it": lambda n, x: n.node("Sub", n.node("GlobalAveragePool", y := binary(n, x)), y),
 }
 
@@ -153,6 +161,11 @@ def split(number: int, *sizes: int, axis: int = 1) -> Build:
         return y if number == 0 else f"{y}_{number}"
 
     return build
+
+
+def in_sequence(net: Net, x: str, sizes: str, position: int) -> str:
+    """A part as torch writes it with optimize=False."""
+    return net.node("SequenceAt", net.node("SplitToSequence", x, sizes, axis=1), net.const(position, np.int64))
 
 
 def take(net: Net, x: str, *ranges: tuple[int, int, int, int]) -> str:
@@ -213,6 +226,9 @@ PARTS: Forms = {
     "first part": split(0, 4, 5),
     "last part": split(2, 1, 3, 5),
     "rows": split(1, 1, 3, axis=2),
+    "a chunk of a sequence": lambda n, x: in_sequence(n, x, ints(n, 4, 5), 1),
+    "its last chunk": lambda n, x: in_sequence(n, binary(n, x), ints(n, 2, 5), -1),
+    "what is left of equal chunks": lambda n, x: in_sequence(n, x, n.const(4, np.int64), 2),
     "one channel": lambda n, x: n.node("Gather", binary(n, x), ints(n, 5), axis=1),
     "one channel, dropped": lambda n, x: n.node(
         "Gather", n.node("Flatten", n.node("GlobalMaxPool", binary(n, x))), ints(n, 2, 4, 6), axis=1
@@ -388,11 +404,18 @@ def test_pools_and_reductions(of: str) -> None:
 # normalisation --------------------------------------------------------------------------------------------------------
 
 
-def parts(net: Net, x: str, axis: tuple[int, ...], *, inverse: str = "") -> str:
-    """A layer normalisation in single nodes."""
+def parts(net: Net, x: str, axis: tuple[int, ...], *, inverse: str = "", behind: str = "") -> str:
+    """A layer normalisation in single nodes; `behind` a variance without the axis comes what gives it back."""
     centred = net.node("Sub", x, net.node("ReduceMean", x, ints(net, *axis)))
     squared = net.node("Mul", centred, centred) if inverse else net.node("Pow", centred, net.const(2.0))
-    spread = net.node("Add", net.node("ReduceMean", squared, ints(net, *axis)), net.const(1e-3))
+    variance = net.node("ReduceMean", squared, ints(net, *axis), keepdims=0 if behind else 1)
+    if behind:
+        shape = [1, *net.shape_of(x)]
+        shape[axis[0]] = 1
+        variance = net.node("Reshape", variance, ints(net, *shape))
+    if behind == "Expand":
+        variance = net.node(behind, variance, ints(net, *shape))
+    spread = net.node("Add", variance, net.const(1e-3))
     root = net.node("Sqrt", spread)
     if inverse == "Reciprocal":
         return net.node("Mul", centred, net.node("Reciprocal", root))
@@ -425,6 +448,8 @@ NORMS: Forms = {
     "channels in parts, times": lambda n, x: parts(n, x, (1,), inverse="Reciprocal"),
     "channels in parts, over": lambda n, x: parts(n, x, (1,), inverse="Div"),
     "last channels in parts": last(lambda n, x: parts(n, x, (-1,))),
+    "torch's variance": lambda n, x: parts(n, x, (1,), behind="Reshape"),
+    "torch's variance of last channels": last(lambda n, x: parts(n, x, (-1,), behind="Expand")),
     "one group": lambda n, x: n.node(
         "InstanceNormalization", n.node("Reshape", x, ints(n, 1, 1, -1)), n.const([0.75]), n.const([0.25])
     ),

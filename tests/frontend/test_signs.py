@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from onnx import TensorProto as T
+from onnx import helper
 
 import bnncc
 from tests.nets import SIGNS, Net, bipolar_quant
@@ -52,6 +53,18 @@ def sign_of_sign(offset: float) -> Form:
 def integers(net: Net, x: str) -> str:
     y = net.node("Where", net.node("Less", x, net.const(0.0)), net.const(-1, np.int64), net.const(1, np.int64))
     return net.node("Cast", y, to=T.FLOAT)
+
+
+def whole(kind: int, *, less: bool = False) -> Form:
+    """(x >= 0) * 2 - 1 in integers, or 1 - (x < 0) * 2."""
+
+    def build(net: Net, x: str) -> str:
+        one, two = (net.const(v, helper.tensor_dtype_to_np_dtype(kind)) for v in (1, 2))
+        bit = net.node("Cast", net.node("Less" if less else "GreaterOrEqual", x, net.const(0.0)), to=kind)
+        twice = net.node("Mul", bit, two)
+        return net.node("Cast", net.node("Sub", *((one, twice) if less else (twice, one))), to=T.FLOAT)
+
+    return build
 
 
 def doubles(net: Net, x: str) -> str:
@@ -103,6 +116,8 @@ FORMS: dict[str, Form] = {
     "a bit": as_bit,
     "from a bit": from_bit,
     "as integers": integers,
+    "in integers": whole(T.INT64),
+    "in short integers": whole(T.INT8, less=True),
     "as doubles": doubles,
     "sign of sign": sign_of_sign(0.1),
     "sign of sign below": sign_of_sign(-0.5),
