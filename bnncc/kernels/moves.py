@@ -99,26 +99,31 @@ def work_move(op: Op) -> Mapping[str, float]:
     work: dict[str, float] = {"call": 1, "pixel": op.y.pixels}
     if op.y.elem is not Elem.BIN and keeps_runs(op):
         first = op.start[0] if isinstance(op, Slice) else 0
-        channels = op.y.shape[0]
+        channels, width = op.y.shape[0], op.y.shape[2]
+        if isinstance(op, Slice) and keeps_channels(op) and op.step[2] == 1 and width == op.x.shape[2]:
+            return {**work, **run_work(op.y.shape[1], width * channels, itemsize(op.y), width * channels)}  # whole rows
         return {**work, **run_work(op.y.pixels, channels, itemsize(op.y), first, channels, op.x.shape[0])}
-    moved = "bit" if op.y.elem is Elem.BIN else "value"
+    moved = "value"
+    if op.y.elem is Elem.BIN:
+        moved = "wide_bit" if unit(op.x.shape[0]).words > 1 else "bit"
     kind = "reshaped_" if isinstance(op, Reshape) else "padded_" if isinstance(op, Pad) else ""
     divided = op.y.size if isinstance(op, Reshape) and op.x.pixels & (op.x.pixels - 1) else 0
-    return {**work, f"{kind}{moved}": op.y.size, "division": divided}
+    # where a division is a call, it takes as long as its quotient, a channel of x, has digits
+    return {**work, f"{kind}{moved}": op.y.size, "division": divided, "digit": divided * op.x.shape[0].bit_length()}
 
 
 def itemsize(t: Tensor) -> int:
     return DTYPES[c_type(t)].itemsize
 
 
-def run_work(pixels: int, channels: int, itemsize: int, *begins: int) -> Mapping[str, float]:
-    """Copying a run of channels of each pixel: gcc makes a call of memcpy of it, unless it is few bytes. `begins`: channels that lie
-    before the runs, and between them."""
-    count = channels * itemsize
+def run_work(times: int, length: int, itemsize: int, *begins: int) -> Mapping[str, float]:
+    """Copying so many runs of values: gcc makes a call of memcpy of each, unless it is few bytes. `begins`: values that lie before the
+    runs, and between them."""
+    count = length * itemsize
     if count <= INLINE_COPY:
-        return {"short_run": pixels}
+        return {"short_run": times}
     odd = any(n * itemsize % 4 for n in begins)
-    return {"odd_run" if odd else "run": pixels, "odd_byte" if odd else "byte": pixels * count}
+    return {"odd_run" if odd else "run": times, "odd_byte" if odd else "byte": times * count}
 
 
 def work_pixels(op: Op) -> Mapping[str, float]:

@@ -54,7 +54,9 @@ def build_combine(op: Op, name: str) -> Parts:
 def combine_work(op: Op) -> Mapping[str, float]:
     bits = sum(t.elem is Elem.BIN for t in op.inputs)
     terms = len(op.inputs) - bits
-    bit = "mixed_bit" if terms else "bit"  # where their words do not stay in registers
+    bit = (
+        "mixed_bit" if terms else "wide_bit" if unit(op.x.shape[0]).words > 1 else "bit"
+    )  # mixed: words do not stay in registers
     return {"call": 1, "pixel": op.y.pixels, "value": op.y.size, "term": op.y.size * terms, bit: op.y.size * bits}
 
 

@@ -14,6 +14,8 @@ from bnncc.tensor import Op
 from bnncc.waits import Reads
 
 LEAST, NARROW, WIDE = 3, 4, 6  # bits that index a table
+MOST_IN_ASSEMBLY = 5  # tables
+IN_REGISTERS = 3  # lookups whose sums find registers on Thumb-1
 ENTRY, LOOKUP, WORD = 2.3, 3.0, 2.0  # what they take, relative to each other (cycles on a Cortex-M4)
 
 
@@ -122,18 +124,21 @@ def work(op: Op) -> Mapping[str, float]:
     sizes = widths(c)
     rows, pairs, sixteens = c.y.shape[1], -(-c.y.shape[2] // 2), -(-c.weight.shape[0] // 16)
     columns = (2 * pairs - 1) * c.strides[1] + c.kernel[1]
+    # with Thumb-2 a row of few lookups is in assembly; on Thumb-1 later ones find no register
+    kind = "" if len(words(sizes)) == 1 and len(sizes) <= MOST_IN_ASSEMBLY else "c_"
+    early = min(len(sizes), IN_REGISTERS)
+    channels = 16 * rows * pairs * sixteens
     return {
         "call": 1,
         "row": rows,
         "line": rows * c.kernel[0] * c.x.shape[0],
-        "input": rows * columns * c.kernel[0] * c.x.shape[0],
+        "padded_input" if max(c.reach[0], c.reach[2]) > 0 else "input": rows * columns * c.kernel[0] * c.x.shape[0],
         "pair": rows * pairs,
-        "tap": rows * pairs * c.taps,
-        "table": rows * pairs * len(sizes),
-        "entry": rows * pairs * sum(1 << k for k in sizes),
+        **{f"table{k}": rows * pairs * sizes.count(k) for k in range(LEAST, WIDE + 1)},
         "sixteen": rows * pairs * sixteens,
-        "word": 16 * rows * pairs * sixteens * len(words(sizes)),
-        "lookup": 16 * rows * pairs * sixteens * len(sizes),
+        "word": channels * len(words(sizes)),
+        f"{kind}lookup": channels * early,
+        f"{kind}late_lookup": channels * (len(sizes) - early),
     }
 
 

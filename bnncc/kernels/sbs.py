@@ -16,7 +16,7 @@ from bnncc.kernels.binary import conv, refuse_values
 from bnncc.kernels.copying import copying, in_ram
 from bnncc.kernels.most import most_listed
 from bnncc.kernels.windows import INTS, MOST_VARIANTS, Windows, refuse_variants, variant_of, variants
-from bnncc.layout import DTYPES, Unit, pack_bits, unit
+from bnncc.layout import DTYPES, Unit, pack_bits
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Op
@@ -202,7 +202,7 @@ def by_block(op: Op, of: Mapping[str, float]) -> Mapping[str, float]:
     """The work, where each row of windows is gone through once a block."""
     c = conv(op)
     blocks = -(-c.weight.shape[0] // LANES)
-    again = {part: blocks * of[part] for part in ("pixel", "tap")}
+    again = {part: blocks * of[part] for part in ("pixel", "tap", "unset_tap")}
     return {**in_ram(of), **again, "copy": Windows.of(c).out[0] * words(op)}
 
 
@@ -222,8 +222,16 @@ def worst(op: Op, lanes: int = LANES) -> Mapping[str, float]:
     quads = rows / 4 + lists
     most = {"list": lists, "quad": quads, "carry": quads / 4 + 0.75 * lists}
     full = work_at(c, 1.0, lanes)
-    words = full["column"] * windows.kernel[0] * unit(int(c.weight.shape[1])).words  # all with a bit to list, both ways
-    return {**full, "word": words, **{part: times * blocks for part, times in most.items()}}
+    pixels = full["column"] * windows.kernel[0]
+    eights = bits_from(int(c.weight.shape[1]))
+    listed = {"word": pixels * len(eights[::4]), "eight": pixels * len(eights)}  # all with a bit to list, both ways
+    return {**full, **listed, **{part: times * blocks for part, times in most.items()}}
+
+
+def bits_from(channels: int) -> list[int]:
+    """For each eight bits of a pixel: how many bits its word has from there on. Thumb-1 lists a word eight bits at a time, as long as
+    any are left."""
+    return [min(32 - k % 32, channels - k) for k in range(0, channels, 8)]
 
 
 def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
@@ -243,15 +251,20 @@ def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
     used = set((lefts + np.arange(windows.span)).ravel().tolist()) & set(range(windows.image[2]))
     listed = len(used) * int(rows_in.sum())  # pixels
     twice = full / pixels if unset else 0
-    u = unit(channels)
-    bits = min(channels, u.bits)
-    words_listed = listed * u.words * (1 - (1 - density) ** bits + (1 - density**bits) * twice)  # with a bit to list
+
+    def with_bits(left: list[int]) -> float:
+        """Of places with so many bits left: how many are expected to have one to list."""
+        return sum(1 - (1 - density) ** n + (1 - density**n) * twice for n in left)
+
+    eights = bits_from(channels)
     return {
         "call": 1,
         "pixel": pixels * c.groups,
         "tap": pixels * kw * c.groups,
+        "unset_tap": int(full) * kw * c.groups if unset else 0,
         "column": listed / kh * (1 + twice) * c.groups,
-        "word": words_listed * c.groups,
+        "word": listed * with_bits(eights[::4]) * c.groups,
+        "eight": listed * with_bits(eights) * c.groups,
         "bit": listed * channels * (density + (1 - density) * twice) * c.groups,
         "block": pixels * blocks,
         "list": lists * blocks,

@@ -32,15 +32,15 @@ def build_threshold(op: Op, name: str) -> Parts:
 
 def pool_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, MaxPool)
-    binary, taps = op.x.elem is Elem.BIN, op.taps_per_channel
+    binary = op.x.elem is Elem.BIN
     lanes = unit(op.y.shape[0]).words if binary else op.y.shape[0]
-    loop = "unrolled_" if not op.padded and taps <= 9 else "padded_"
-    return {
-        "call": 1,
-        "pixel": op.y.pixels,
-        "wide_lane" if lanes > 1 else "lane": op.y.pixels * lanes,
-        f"{loop}{'bit' if binary else kind(op)}_read": op.y.pixels * lanes * taps,
-    }
+    read = f"{'bit' if binary else kind(op)}_read"
+    wide = "wide_" if lanes > 1 else ""
+    work = {"call": 1, "row": op.y.shape[1], "pixel": op.y.pixels, f"{wide}lane": op.y.pixels * lanes}
+    if not op.padded and op.taps_per_channel <= 9:  # written out
+        return {**work, f"{wide}unrolled_{read}": op.y.pixels * lanes * op.taps_per_channel}
+    rows, columns = (int(op.at_pixels(axis).sum()) for axis in (0, 1))  # of all windows
+    return {**work, "padded_line": rows * op.y.shape[2] * lanes, f"padded_{read}": rows * columns * lanes}
 
 
 def build_bit_pool(op: Op, name: str) -> Parts:

@@ -13,6 +13,7 @@ from bnncc.program import Constant, Parts
 from bnncc.tensor import Elem, Op
 
 GROUP = 4  # inputs to one table of partial sums
+PER_WORD = 8  # of these in a word of weights
 LANES = 8  # interleaved sums
 
 
@@ -185,6 +186,11 @@ def build_table(op: Op, name: str) -> Parts:
     )
 
 
+def tap(c: Conv) -> str:
+    """What a tap of a patch costs by: of one channel it is read without a loop."""
+    return ("padded_" if c.padded else "") + ("lone_tap" if c.weight.shape[1] == 1 else "tap")
+
+
 def work_sums(op: Op) -> Mapping[str, float]:
     c = conv(op)
     real = "" if c.integer else "real_"
@@ -192,7 +198,7 @@ def work_sums(op: Op) -> Mapping[str, float]:
     return {
         "call": 1,
         "pixel": pixels,
-        "padded_tap" if c.padded else "tap": pixels * c.groups * c.taps_per_channel,
+        tap(c): pixels * c.groups * c.taps_per_channel,
         f"{real}input": 0 if is_patch(c) else pixels * c.groups * c.taps,
         f"{real}channel": c.y.size,
         "mac" if c.integer else "real_mac" if one_chain(c) else "indexed_mac": c.y.size * c.taps,
@@ -206,13 +212,16 @@ def work_table(op: Op) -> Mapping[str, float]:
     pixels = c.y.shape[1] * c.y.shape[2]
     groups = -(-c.taps // GROUP)
     channels = pixels * c.weight.shape[0]
+    words = -(-groups // PER_WORD)
     return {
         "call": 1,
         "pixel": pixels,
-        "padded_tap" if c.padded else "tap": pixels * c.kernel[0] * c.kernel[1],
+        tap(c): pixels * c.kernel[0] * c.kernel[1],
         "input": pixels * c.taps,
         "group": pixels * groups,
         "channel": channels,
+        "bit": channels if c.cut else 0,
+        "word": channels * words if words > 1 else 0,
         "lookup": channels * groups,
         **epilogue_work(c),
     }

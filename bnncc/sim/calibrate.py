@@ -9,7 +9,7 @@ import re
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,11 +39,12 @@ LEAST = 100  # cycles or instructions: where less is spent, it does not matter h
 
 @dataclass(frozen=True)
 class Sample:
-    """One layer: its kernel, what that kernel says of its work, and what it took in the simulator, in the core's unit."""
+    """One layer: its kernel, what that kernel says of its work, what it took in the simulator, in the core's unit, and its weight."""
 
     kernel: str
     work: Mapping[str, float]
     spent: float
+    weight: int = 1
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,15 @@ class Fit:
 # measuring and fitting -----------------------------------------------------------------------------------------------
 
 
-def measure_graph(graph: Graph, core: Core, forced: str | None, rng: np.random.Generator) -> list[Sample]:
-    """Every step of a graph, lowered with a kernel forced, in the simulator on random inputs."""
+def measure_graph(
+    graph: Graph, core: Core, forced: str | None, rng: np.random.Generator, only: Collection[str] = ()
+) -> list[Sample]:
+    """Every step of a graph, lowered with a kernel forced, in the simulator on random inputs; none if no step has costs of `only`."""
     unknown = {k.name: defaultdict[str, float](float) for k in KERNELS}
+    kernels = {k.name: k for k in KERNELS}
     program = lower(graph, replace(core, cost=unknown), NAME, forced=forced)
+    if only and not any(kernels[s.kernel].table in only for s in program.steps):
+        return []
     lo, hi = (graph.input.lo, graph.input.hi) if graph.input.elem.is_integer else (-100, 100)
     x = rng.uniform(lo, hi, (RUNS, graph.input.size))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
@@ -74,7 +80,6 @@ def measure_graph(graph: Graph, core: Core, forced: str | None, rng: np.random.G
             step_count=len(program.steps),
             result_bytes=result_dtype(program).itemsize,
         )
-    kernels = {k.name: k for k in KERNELS}
     return [
         Sample(kernels[s.kernel].table, kernels[s.kernel].work(s.op), float(measured.estimates[:, s.index].mean()))
         for s in program.steps
@@ -82,14 +87,15 @@ def measure_graph(graph: Graph, core: Core, forced: str | None, rng: np.random.G
     ]
 
 
-def measure_core(core: Core, only: Sequence[str] = ()) -> list[Sample]:
-    """All samples of a core, or those that concern a few kernels; always the same ones."""
+def measure_core(core: Core, only: Collection[str] = ()) -> list[Sample]:
+    """All samples of a core, or those from all layers that a few kernels do; always the same ones."""
     rng = np.random.default_rng(0)
     kernels = {k.name: k for k in KERNELS if not lacking(k, core)}
-    only = [k for k in kernels if kernels[k].table in only]  # with those that have their costs
-    wanted = [(g, forced) for g, forced in programs(rng) if forced in (only or {None, *kernels})]
-    varied = [s for graph, forced in wanted for s in measure_graph(graph, core, forced, np.random.default_rng(1))]
-    for shape, kernel, density in plan_rows(SHAPES, only, core):
+    wanted = [(g, forced) for g, forced in programs(rng) if forced in {None, *kernels}]
+    varied = [s for graph, forced in wanted for s in measure_graph(graph, core, forced, np.random.default_rng(1), only)]
+    for shape, kernel, density in plan_rows(SHAPES, (), core):
+        if only and kernels[kernel].table not in only:
+            continue
         weight = WEIGHT
         if density and not kernels[kernel].worst:  # one density tells of all
             if density != 0.5:
@@ -97,7 +103,7 @@ def measure_core(core: Core, only: Sequence[str] = ()) -> list[Sample]:
             weight *= len(DENSITIES)
         op = layer(shape, density).ops[-1]
         table, work = kernels[kernel].table, kernels[kernel].work(op)
-        varied += weight * [Sample(table, work, float(run(shape, kernel, density, core).spent))]
+        varied.append(Sample(table, work, float(run(shape, kernel, density, core).spent), weight))
     return varied
 
 
@@ -127,15 +133,20 @@ def non_negative_least_squares(a: Floats, b: Floats) -> Floats:
         x = trial
 
 
+def family(kernel: str) -> set[str]:
+    """The kernels that are fitted together with this one, itself included."""
+    return next((f for f in FAMILIES if kernel in f), {kernel})
+
+
 def fit(all_samples: Sequence[Sample], kernel: str) -> Fit:
     """The coefficients of one kernel."""
-    family = next((f for f in FAMILIES if kernel in f), {kernel})
-    samples = [s for s in all_samples if s.kernel in family]
+    samples = [s for s in all_samples if s.kernel in family(kernel)]
     parts = list(dict.fromkeys(part for s in samples for part in s.work))
     work = np.array([[s.work.get(part, 0) for part in parts] for s in samples], np.float64)
     spent = np.array([s.spent for s in samples])
     scale = np.maximum((work / spent[:, None]).max(axis=0), 1e-12)  # columns of like size
-    values = non_negative_least_squares(work / spent[:, None] / scale, np.ones(len(samples))) / scale
+    weight = np.sqrt([s.weight for s in samples])
+    values = non_negative_least_squares(work * (weight / spent)[:, None] / scale, weight) / scale
     rounded = [float(f"{v:.3g}") for v in values]
     own = np.array([s.kernel == kernel for s in samples])
     used = {
@@ -147,9 +158,9 @@ def fit(all_samples: Sequence[Sample], kernel: str) -> Fit:
 
 def fit_core(core: Core, only: Sequence[str] = ()) -> dict[str, Fit]:
     """A fit for every kernel, or for a few, in the order of `KERNELS`."""
-    samples = measure_core(core, only)
-    own = [k for k in KERNELS if not lacking(k, core) and not k.like and (not only or k.name in only)]
-    return {k.name: fit(samples, k.name) for k in own}
+    own = [k.name for k in KERNELS if not lacking(k, core) and not k.like and (not only or k.name in only)]
+    samples = measure_core(core, {name for k in own for name in family(k)})
+    return {k: fit(samples, k) for k in own}
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -194,7 +205,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m bnncc.sim.calibrate", description="Fit the cores' [cost.*] tables."
     )
     parser.add_argument("--target", choices=list(cores()), help="one core (default: all)")
-    parser.add_argument("--kernel", action="append", default=[], help="only this kernel; may be given several times")
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        choices=[k.name for k in KERNELS if not k.like],
+        help="only this kernel; may be given several times",
+    )
     parser.add_argument("--write", action="store_true", help="rewrite the tables in targets/cores")
     options = parser.parse_args(arguments)
     version = subprocess.run([tool(COMPILER), "-dumpfullversion"], capture_output=True, text=True, check=True)

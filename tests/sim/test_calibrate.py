@@ -1,5 +1,6 @@
 """The compiler's cycle prediction against the simulator, and how its coefficients are fitted and written."""
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from bnncc.kernels.base import cost
 from bnncc.ops import Reshape, Softmax
 from bnncc.scalar import step
 from bnncc.sim import calibrate
+from bnncc.sim.bench import SHAPES
+from bnncc.sim.bench import layer as bench_layer
 from bnncc.sim.calibrate import Fit, Sample, fit, measure_graph, non_negative_least_squares, replace_costs
-from bnncc.sim.layers import Layers
+from bnncc.sim.layers import Layers, programs
 from bnncc.target import cores
 from bnncc.tensor import Elem
 
@@ -110,6 +113,24 @@ def test_prediction_is_within_30_percent_of_the_simulator(graph: Graph, forced: 
         assert predicted == pytest.approx(s.spent, rel=0.3), s
 
 
+def test_every_part_of_a_kernels_work_has_its_cost() -> None:
+    graphs = [*(g for g, _ in programs(np.random.default_rng(0))), *(bench_layer(s, 0.5) for s in SHAPES)]
+    for op in (op for g in graphs for op in g.ops):
+        for k in (k for k in KERNELS if type(op) in k.ops and not k.mve and not k.refuses(op)):
+            for work in (k.work, *filter(None, [k.worst])):
+                assert k.of_work(work(op), M4.cost) >= 0
+
+
+def test_one_kernel_is_fitted_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """From every program that has it: none is forced to concatenate."""
+    g = layers(Elem.I8, (12, 3, 3))
+    g.moves(g.map(g.input, ("min",), to=Elem.I8))
+    monkeypatch.setattr(calibrate, "programs", lambda _: [(binary(), None), (g.graph(), "move")])
+    monkeypatch.setattr(calibrate, "SHAPES", ())
+    calibrate.main(["--target", "cortex-m4", "--kernel", "concat"])
+    assert re.search(r"concat +2 .*\d%", capsys.readouterr().out)
+
+
 def test_every_core_has_the_same_cost_tables() -> None:
     common = {k.name for k in KERNELS if not (k.mve or k.dsp)}
     keys = {n: {k: set(table) for k, table in c.cost.items() if k in common} for n, c in cores().items()}
@@ -130,6 +151,13 @@ def test_a_fit_recovers_the_coefficients() -> None:
     made = fit([Sample("k", {"call": 1, "loop": n}, 50 + 7 * n) for n in (10, 100, 1000)], "k")
     assert made.coefficients == pytest.approx({"call": 50, "loop": 7})
     assert np.abs(made.errors).max() < 1e-6
+
+
+def test_a_layer_counts_by_its_weight() -> None:
+    once = [Sample("k", {"loop": 1}, 1), Sample("k", {"loop": 1}, 2, weight=3)]
+    again = [once[0], *3 * [replace(once[1], weight=1)]]
+    assert fit(once, "k").coefficients == pytest.approx(fit(again, "k").coefficients)
+    assert len(fit(once, "k").errors) == 2
 
 
 def test_kernels_with_the_same_loops_share_their_coefficients() -> None:
