@@ -57,7 +57,8 @@ def combine_work(op: Op) -> Mapping[str, float]:
     bit = (
         "mixed_bit" if terms else "wide_bit" if unit(op.x.shape[0]).words > 1 else "bit"
     )  # mixed: words do not stay in registers
-    return {"call": 1, "pixel": op.y.pixels, "value": op.y.size, "term": op.y.size * terms, bit: op.y.size * bits}
+    value = "value" if all(t.elem is op.y.elem for t in op.inputs) else "converted_value"
+    return {"call": 1, "pixel": op.y.pixels, value: op.y.size, "term": op.y.size * terms, bit: op.y.size * bits}
 
 
 def build_normalize(op: Op, _name: str) -> Parts:
