@@ -8,9 +8,9 @@ from types import MappingProxyType
 from bnncc.graph import Graph, Output, needed
 from bnncc.kernels import KERNELS
 from bnncc.kernels.base import Kernel
-from bnncc.layout import c_type, elements
+from bnncc.layout import c_type, elements, unit
 from bnncc.memory import load
-from bnncc.ops import Conv, MaxPool, NormSign, Streamed
+from bnncc.ops import Concat, Conv, MaxPool, NormSign, Streamed
 from bnncc.outputs import Classify, Decide, Store, result_tensor
 from bnncc.plan import lower_bound, plan
 from bnncc.program import Buffer, Choice, Cost, Program, Step, tensor_buffer
@@ -212,16 +212,46 @@ def real_reason(op: Op) -> str:
     return "its float32 result feeds another layer" if op.y.elem is Elem.F32 else ""
 
 
-def tensor_buffers(ops: Sequence[Op], in_place: Mapping[str, Collection[int]], source: Tensor) -> list[Buffer]:
+Within = Mapping[str, tuple[Tensor, int]]  # the tensors, by name, that lie in another, from which of its words on
+
+
+def parts_in_place(graph: Graph, kernels: Mapping[str, Kernel]) -> Within:
+    """The bits that are made where a concatenation has them, so that it takes no step: all its parts, or none.
+
+    They are whole words, nothing else reads them, and their kernels (by the tensor made) leave room for the others.
+    """
+    found: dict[str, tuple[Tensor, int]] = {}
+    for op in graph.ops:
+        begins = [sum(t.shape[0] for t in op.inputs[:k]) for k in range(len(op.inputs))]
+        if isinstance(op, Concat) and op.y.elem is Elem.BIN and all(unit(t.shape[0]).bits == 32 for t in op.inputs):
+            alone = all(graph.users(t) == [op] and not graph.is_output(t) for t in op.inputs)
+            made = all(
+                (p := graph.producer(t)) and p.y.name in kernels and kernels[p.y.name].apart(p) for t in op.inputs
+            )
+            if alone and made and len({t.name for t in op.inputs}) == len(begins) and not any(b % 32 for b in begins):
+                found |= {t.name: (op.y, b // 32) for t, b in zip(op.inputs, begins, strict=True)}
+    return found
+
+
+def tensor_buffers(
+    ops: Sequence[Op], in_place: Mapping[str, Collection[int]], source: Tensor, within: Within = MappingProxyType({})
+) -> list[Buffer]:
     """The tensors of the arena and the steps that they live through, if the ops run in this order.
 
     `in_place` are the inputs, by number, that the op which makes a tensor may overwrite. It does so where nothing
-    reads them in another way or later.
+    reads them in another way or later. Tensors `within` another are made there; it lives from the first of them on.
     """
+    holders: set[str] = set()
     last = {t.name: k for k, op in enumerate(ops) for t in op.inputs}
     buffers = []
     for k, op in enumerate(ops):
         if isinstance(op, Store | Decide | Classify):
+            continue
+        if op.y.name in within:
+            holder = within[op.y.name][0]
+            if holder.name not in holders:
+                holders.add(holder.name)
+                buffers.append(tensor_buffer(holder, k, last[holder.name]))
             continue
         free = in_place[op.y.name]
         kept = {t.name for j, t in enumerate(op.inputs) if j not in free or last[t.name] > k} | {source.name}
@@ -294,12 +324,15 @@ def smaller(step: Step) -> bool:
 def lower_with(graph: Graph, core: Core, name: str, nhwc: bool, forced: str | None, excluded: Excluded) -> Program:
     fused = stream(graph, core, forced, excluded)
     single = [op for op in fused.ops if not isinstance(op, Streamed)]
-    in_place = defaultdict(tuple, {op.y.name: choose(op, core, forced, excluded)[0].in_place(op) for op in single})
-    orders = [schedule(fused), schedule(fused, depth_first=True)]
-    ops = min(orders, key=lambda ops: lower_bound(tensor_buffers(ops, in_place, graph.input)))
+    kernels = {op.y.name: choose(op, core, forced, excluded)[0] for op in single}
+    in_place = defaultdict(tuple, {op.y.name: kernels[op.y.name].in_place(op) for op in single})
+    within = parts_in_place(fused, kernels)
+    made = {holder.name for holder, _ in within.values()}  # by their parts
+    orders = [[op for op in schedule(fused, depth_first=first) if op.y.name not in made] for first in (False, True)]
+    ops = min(orders, key=lambda ops: lower_bound(tensor_buffers(ops, in_place, graph.input, within)))
     steps = tuple(select(op, core, name, k, forced, excluded) for k, op in enumerate(ops))
-    buffers = tensor_buffers(ops, in_place, graph.input)
+    buffers = tensor_buffers(ops, in_place, graph.input, within)
     for s in steps:
         buffers += [Buffer(f"step{s.index}:{part}", kind, n, s.index, s.index) for part, kind, n in s.parts.scratch]
     placed, arena, bound = plan(buffers)
-    return Program(name, graph, steps, placed, arena, bound, nhwc)
+    return Program(name, graph, steps, placed, arena, bound, nhwc, within)

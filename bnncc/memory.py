@@ -48,6 +48,6 @@ def row(program: Program, step: Step) -> str:
 def mark(program: Program, step: Step, b: Buffer) -> str:
     if b.tensor is None:
         return "s"
-    if b.name == step.op.y.name:
+    if b.name == program.holder(step.op.y.name):
         return "*" if program.overwritten(step) else "o"
     return "i" if any(b.name == t.name for t in step.op.inputs) else "-"

@@ -1,14 +1,14 @@
 """The Program: how it is computed. Steps over buffers, with constants exactly as the C will read them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
 
 from bnncc.graph import Exits, Graph
-from bnncc.layout import c_type, elements, storage_bytes
+from bnncc.layout import c_type, elements, storage_bytes, unit
 from bnncc.tensor import Op, Tensor
 
 
@@ -143,6 +143,9 @@ class Program:
     arena_bytes: int
     arena_bound: int
     nhwc: bool
+    within: Mapping[str, tuple[Tensor, int]] = field(
+        default_factory=dict
+    )  # tensors, by name, that lie in another, from its word on
 
     @property
     def exits(self) -> Exits | None:
@@ -153,8 +156,20 @@ class Program:
         """The buffers by name."""
         return {b.name: b for b in self.buffers}
 
+    def holder(self, name: str) -> str:
+        """The name of the buffer that a tensor or scratch lies in."""
+        return self.within[name][0].name if name in self.within else name
+
     def buffer(self, name: str) -> Buffer:
-        return self.placed[name]
+        """That buffer, from where the tensor or scratch begins."""
+        b = self.placed[self.holder(name)]
+        return replace(b, offset=b.offset + 4 * self.within[name][1]) if name in self.within else b
+
+    def apart(self, tensor: Tensor) -> int:
+        """The words between two pixels of a tensor that are not its own."""
+        if tensor.name not in self.within:
+            return 0
+        return unit(self.within[tensor.name][0].shape[0]).words - unit(tensor.shape[0]).words
 
     def overwritten(self, step: Step) -> tuple[int, ...]:
         """The inputs of a step, by number, whose place its output takes: none or one, which may be given several times."""

@@ -132,6 +132,11 @@ class StepView:
         return self.op.y
 
     @property
+    def apart(self) -> int:
+        """The words between two pixels of y that are not its own."""
+        return self.program.apart(self.y)
+
+    @property
     def row_elements(self) -> int:
         """How many values of y's C type a row of it takes."""
         return elements(self.y) // self.y.shape[1]

@@ -39,6 +39,7 @@ class Kernel:
     `refuses` gives the reason why this kernel cannot do an op, "" if it can. `build(op, name)` gives its constants, scratch
     and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] prices in its unit.
     `rows(op)`: whether the C of a convolution makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
+    `apart(op)`: whether it makes bits pixel by pixel, so that it can leave room between them for what is made by others (`s.apart`).
     `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
     `worst(op)` is a bound on `work` for any data, if `work` is only what is expected of them.
     `reads(op)` are the constants that its loops read. A kernel that `copies` takes RAM to wait less for flash; it is another
@@ -54,6 +55,7 @@ class Kernel:
     work: Callable[[Op], Mapping[str, float]]
     in_place: Callable[[Op], tuple[int, ...]] = operands
     rows: Callable[[Op], bool] = lambda _: False
+    apart: Callable[[Op], bool] = lambda _: False
     worst: Callable[[Op], Mapping[str, float]] | None = None
     mve: bool = False  # only for cores with the vector extension
     dsp: bool = False  # only for cores with the DSP extension
@@ -182,7 +184,7 @@ def literal(v: float) -> str:
 
 
 def always(_: Op) -> bool:
-    """The `rows` of a kernel that makes every convolution row by row."""
+    """The `rows` or `apart` of a kernel that does so with every op."""
     return True
 
 

@@ -188,6 +188,7 @@ KERNELS = (
         build_patch,
         work_patch,
         rows=always,
+        apart=always,
     ),
     Kernel(
         "binary_dense",
@@ -197,6 +198,7 @@ KERNELS = (
         refuse_dense,
         build_dense,
         work_dense,
+        apart=always,
     ),
     Kernel(
         "grouped_conv",
@@ -207,5 +209,6 @@ KERNELS = (
         build_grouped,
         work_grouped,
         rows=always,
+        apart=always,
     ),
 )

@@ -88,5 +88,6 @@ KERNELS = (
         build,
         work,
         rows=always,
+        apart=always,
     ),
 )

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from bnncc.kernels.base import Kernel, float_literal, never, no_parts
+from bnncc.kernels.base import Kernel, always, float_literal, never, no_parts
 from bnncc.layout import DTYPES, c_type, unit
 from bnncc.ops import Concat, Pad, Reshape, Slice, Transpose, Upsample
 from bnncc.program import Parts
@@ -175,6 +175,7 @@ KERNELS = (
         never,
         build_move,
         work_move,
+        apart=always,
     ),
     Kernel(
         "move_pixels",
@@ -184,6 +185,7 @@ KERNELS = (
         refuse_pixels,
         build_move,
         work_pixels,
+        apart=always,
     ),
     Kernel("concat_bits", "packed bits side by side", (Concat,), "concat_bits.c.j2", refuse_bits, no_parts, work_bits),
     Kernel("concat", "values side by side", (Concat,), "concat.c.j2", refuse_values, no_parts, work_concat),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.kernels.base import Kernel, elementwise, float_literal, never, no_parts
+from bnncc.kernels.base import Kernel, always, elementwise, float_literal, never, no_parts
 from bnncc.layout import pack_bits, unit
 from bnncc.ops import Combine, Normalize, NormSign, Softmax, SumPool
 from bnncc.program import Constant, Parts
@@ -150,6 +150,7 @@ KERNELS = (
         never,
         build_norm_sign,
         norm_work,
+        apart=always,
     ),
     Kernel("softmax", "exponentials over their sum", (Softmax,), "softmax.c.j2", never, build_softmax, softmax_work),
 )

@@ -291,6 +291,7 @@ PLAIN = (
         build,
         work,
         rows=not_turned,
+        apart=lambda op: conv(op).groups == 1,
         worst=worst,
         reads=reads,
     ),
@@ -309,5 +310,6 @@ KERNELS = (
         reads=lambda op: Reads(Windows.of(conv(op)).out[0] * words(op)),
         copies=True,
         like="sbs_conv",
+        apart=lambda _: False,
     ),
 )

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from bnncc.kernels import sbs
-from bnncc.kernels.base import Array, Kernel
+from bnncc.kernels.base import Array, Kernel, always
 from bnncc.kernels.binary import conv
 from bnncc.kernels.windows import Windows
 from bnncc.ops import Conv
@@ -87,6 +87,7 @@ KERNELS = (
         work,
         rows=sbs.not_turned,
         worst=lambda op: sbs.worst(op, LANES),
+        apart=always,
         mve=True,
     ),
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bnncc.kernels.base import Kernel, arithmetic, cut_constants, elementwise, never, no_parts, step_constants
+from bnncc.kernels.base import Kernel, always, arithmetic, cut_constants, elementwise, never, no_parts, step_constants
 from bnncc.layout import pack_bits, unit
 from bnncc.ops import Map, MaxPool, Threshold, Window
 from bnncc.outputs import Classify, Decide, Store
@@ -132,6 +132,7 @@ KERNELS = (
         never,
         build_threshold,
         threshold_work,
+        apart=always,
     ),
     Kernel(
         "bit_pool",
@@ -142,6 +143,7 @@ KERNELS = (
         build_bit_pool,
         pool_work,
         pool_in_place,
+        apart=always,
     ),
     Kernel(
         "value_pool",

@@ -237,6 +237,7 @@ KERNELS = (
         build_sums,
         work_sums,
         rows=always,
+        apart=always,
     ),
     Kernel(
         "table_conv",
@@ -247,6 +248,7 @@ KERNELS = (
         build_table,
         work_table,
         rows=always,
+        apart=always,
     ),
     Kernel(
         "real_conv",
@@ -257,5 +259,6 @@ KERNELS = (
         build_real,
         work_real,
         rows=always,
+        apart=always,
     ),
 )

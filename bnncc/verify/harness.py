@@ -16,6 +16,7 @@ from bnncc.emit import arguments, environment, fields, place
 from bnncc.errors import ModelError, ToolError
 from bnncc.layout import DTYPES, c_type, elements, pack, storage_bytes, unpack
 from bnncc.outputs import Classify, Decide, Store
+from bnncc.program import Program
 from bnncc.resources import folder
 from bnncc.sim.qemu import build_for_first_machine, run_elf
 from bnncc.tensor import Tensor
@@ -57,7 +58,7 @@ def driver_source(compiled: Artifact, *, inject: bool) -> str:
     names = {o.name: f.name for o, f in zip(program.graph.outputs, fields(program), strict=True)}
 
     def view(t: Tensor) -> dict[str, object]:
-        return {"place": place(program, t.name), "bytes": storage_bytes(c_type(t), elements(t))}
+        return {"place": place(program, t.name), "bytes": stored_size(program, t)}
 
     steps = []
     for step in program.steps:
@@ -69,7 +70,7 @@ def driver_source(compiled: Artifact, *, inject: bool) -> str:
             {
                 "given": [view(t) for t in given_buffers(compiled, step.index)] if inject else [],
                 "poisoned": [
-                    *([] if program.overwritten(step) else [view(step.op.y)]),
+                    *([] if program.overwritten(step) or program.apart(step.op.y) else [view(step.op.y)]),
                     *({"place": place(program, s), "bytes": program.buffer(s).bytes} for s in scratch),
                 ],
                 "call": f"{program.name}_step{step.index}({arguments(program, step, names)})",
@@ -176,7 +177,7 @@ class Driver:
     def parse(self, n: int, layout: list[tuple[int, Tensor]]) -> Outcome:
         raw = np.fromfile(self.folder / "out.bin", np.uint8)
         result = self.compiled.result_dtype
-        sizes = [storage_bytes(c_type(t), elements(t)) for _, t in layout]
+        sizes = [stored_size(self.compiled.program, t) for _, t in layout]
         runs = 2 if self.compiled.program.exits else 1
         total = sum(sizes) + runs * result.itemsize
         rows = raw.reshape(n, total)
@@ -184,7 +185,13 @@ class Driver:
         at = 0
         for (index, t), size in zip(layout, sizes, strict=True):
             kind = DTYPES[c_type(t)]
-            stored = np.ascontiguousarray(rows[:, at : at + elements(t) * kind.itemsize]).view(kind)
+            apart = self.compiled.program.apart(t)
+            stored = np.ascontiguousarray(rows[:, at : at + (size if apart else elements(t) * kind.itemsize)]).view(
+                kind
+            )
+            if apart:  # words of other tensors after each pixel but the last
+                pixels = np.pad(stored, [(0, 0), (0, apart)]).reshape(n, t.pixels, -1)
+                stored = pixels[:, :, :-apart].reshape(n, -1)
             values = unpack(t, stored)
             if not np.array_equal(pack(t, values), stored) and t.elem.is_integer:
                 raise ModelError.of(
@@ -197,6 +204,11 @@ class Driver:
             for k in range(runs)
         ]
         return Outcome(steps, structs[0], structs[1] if runs == 2 else None, self.machine)
+
+
+def stored_size(program: Program, t: Tensor) -> int:
+    """The bytes of the arena from a tensor's first pixel to its last."""
+    return storage_bytes(c_type(t), elements(t)) + 4 * program.apart(t) * (t.pixels - 1)
 
 
 def input_bytes(compiled: Artifact, inputs: Array) -> NDArray[np.uint8]:

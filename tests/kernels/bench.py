@@ -8,8 +8,8 @@ import numpy as np
 
 from bnncc.emit import emit, parameters
 from bnncc.graph import Graph, Output
-from bnncc.layout import DTYPES, c_type, elements, pack, unpack
-from bnncc.lower import select, store
+from bnncc.layout import DTYPES, c_type, elements, pack, unit, unpack
+from bnncc.lower import Within, select, store
 from bnncc.ops import NormSign, Streamed
 from bnncc.outputs import Store
 from bnncc.plan import plan
@@ -29,7 +29,7 @@ class Case:
     """An op, the kernel to run it with, the values of its inputs [N, C, H, W].
 
     `layout` is "nchw" or "nhwc" if the op reads the network's input in that order, as its input number `place`. The output
-    overwrites input number `over`, if any.
+    overwrites input number `over`, if any. `beside` are words of others before and after those of each pixel of the output.
     """
 
     op: Op
@@ -38,6 +38,7 @@ class Case:
     layout: str = ""
     place: int = 0
     over: int | None = None
+    beside: tuple[int, int] = (0, 0)
 
     def is_input(self, place: int) -> bool:
         """Whether one of the op's inputs is the network's."""
@@ -70,16 +71,27 @@ def program_of(cases: list[Case], core: Core) -> Program:
     steps.append(select(store(graph.outputs[0]), core, "bench", len(steps), None))
     for s, c in zip(steps, cases, strict=False):
         assert s.kernel == c.kernel, f"{c.kernel} refused: {s.considered}"
-    buffers = [b for s in steps[:-1] for b in buffers_of(s)]
+    within = {
+        s.op.y.name: (replace(s.op.y, name=f"whole{k}", shape=(32 * pixel_words(c), *s.op.y.shape[1:])), c.beside[0])
+        for k, (s, c) in enumerate(zip(steps, cases, strict=False))
+        if any(c.beside)
+    }
+    buffers = [b for s in steps[:-1] for b in buffers_of(s, within)]
     placed, arena, bound = plan(buffers)
     for s, c in zip(steps, cases, strict=False):
         if c.over is not None:
             placed = in_place(placed, s.op.inputs[c.over].name, s.op.y.name)
-    return Program("bench", graph, tuple(steps), placed, arena, bound, any(c.layout == "nhwc" for c in cases))
+    return Program("bench", graph, tuple(steps), placed, arena, bound, any(c.layout == "nhwc" for c in cases), within)
 
 
-def buffers_of(s: Step) -> list[Buffer]:
-    tensors = [t for t in (*s.op.inputs, *([] if isinstance(s.op, Store) else [s.op.y])) if t.name != "input"]
+def pixel_words(case: Case) -> int:
+    """Of the output's pixels, with what is beside them."""
+    return unit(case.op.y.shape[0]).words + sum(case.beside)
+
+
+def buffers_of(s: Step, within: Within) -> list[Buffer]:
+    y = within.get(s.op.y.name, (s.op.y, 0))[0]
+    tensors = [t for t in (*s.op.inputs, *([] if isinstance(s.op, Store) else [y])) if t.name != "input"]
     return [tensor_buffer(t, s.index, s.index) for t in tensors] + [
         Buffer(f"step{s.index}:{part}", kind, n, s.index, s.index) for part, kind, n in s.parts.scratch
     ]
@@ -91,7 +103,10 @@ def in_place(buffers: tuple[Buffer, ...], x: str, y: str) -> tuple[Buffer, ...]:
     return tuple(replace(b, over=(x,), offset=offset) if b.name == y else b for b in buffers)
 
 
-def result_array(op: Op) -> tuple[str, int]:
+def result_array(op: Op, apart: int = 0) -> tuple[str, int]:
+    """C type and size, with so many words of others to a pixel."""
+    if apart:
+        return "uint32_t", op.y.pixels * (unit(op.y.shape[0]).words + apart)
     return (op.result_type, op.y.size) if isinstance(op, Store) else (c_type(op.y), elements(op.y))
 
 
@@ -100,13 +115,14 @@ def driver(program: Program, samples: int) -> str:
     arrays, calls = [], []
     for s in program.steps[:-1]:
         k = s.index
-        kind, count = result_array(s.op)
+        kind, count = result_array(s.op, program.apart(s.op.y))
         given = [(f"x{k}_{j}", c_type(t), elements(t)) for j, t in enumerate(s.op.inputs)]
         over = program.overwritten(s)
         y = f"x{k}_{over[0]}" if over else f"y{k}"
         scratch = [(f"{part}{k}", c, n) for part, c, n in s.parts.scratch]
         own = [*given, *([] if over else [(y, kind, count)]), *scratch]
-        passed = [n for n, _, _ in given] + [y] + [n for n, _, _ in scratch]
+        first = f" + {program.within[s.op.y.name][1]}" if s.op.y.name in program.within else ""
+        passed = [n for n, _, _ in given] + [y + first] + [n for n, _, _ in scratch]
         assert parameters(s).count(",") == len(passed) - 1
         arrays += [f"static {c} {n}[{count}] __attribute__((aligned(4)));" for n, c, count in own]  # as in the arena
         calls += [f"poison({n}, sizeof {n});" for n, _, _ in own]
@@ -176,12 +192,23 @@ def run(
     rows = np.fromfile(where / "out.bin", np.uint8).reshape(len(cases[0].values[0]), -1)
     out, at = [], 0
     for c in cases:
-        kind, count = result_array(c.op)
+        kind, count = result_array(c.op, sum(c.beside))
         size = count * DTYPES[kind].itemsize
-        out.append(np.ascontiguousarray(rows[:, at : at + size]).view(DTYPES[kind]))
+        out.append(alone(c, np.ascontiguousarray(rows[:, at : at + size]).view(DTYPES[kind])))
         at += size
     assert at == rows.shape[1]
     return out
+
+
+def alone(case: Case, stored: np.ndarray) -> np.ndarray:
+    """The output without what is beside it, which must be as it was."""
+    if not any(case.beside):
+        return stored
+    before, after = case.beside
+    pixels = stored.reshape(len(stored), case.op.y.pixels, -1)
+    own = slice(before, pixels.shape[2] - after)
+    assert (np.delete(pixels, own, axis=2) == 0xDEADBEEF).all(), f"{case.kernel} writes beside its output"
+    return np.ascontiguousarray(pixels[:, :, own]).reshape(len(stored), -1)
 
 
 def check(case: Case, stored: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import pytest
 from bnncc.kernels import KERNELS
 from bnncc.lower import lacking
 from bnncc.ops import MaxPool
+from bnncc.outputs import Store
 from bnncc.resources import folder
 from bnncc.scalar import Cut
 from bnncc.sim.build import COMPILER
@@ -106,6 +107,51 @@ def test_in_place(kernel, tmp_path):
     assert bool(cases) == (kernel in OVERWRITES)
     if cases:
         run_all(cases, HOST_CORE, tmp_path)
+
+
+APART = (
+    "move",
+    "move_pixels",
+    "norm_sign",
+    "real_conv",
+    "sbs_conv",
+    "sbs_conv_ram",
+    "sbs_vector",
+    "table_conv",
+    "threshold",
+    "value_conv",
+)
+APART = (*APART, "binary_conv", "binary_dense", "bit_pool", "depthwise_conv", "grouped_conv")
+
+
+def beside_others(rng, kernel, count, most=20_000):
+    """Ops of a kernel that makes bits with room for others, and words of others around each pixel."""
+    cases = []
+    for _ in range(3000 if kernel in APART else 300):
+        op = MAKERS[kernel](rng)
+        bits = not isinstance(op, Store) and op.y.elem is Elem.BIN and op.y.shape[0] > 16
+        if bits and kernel_of(op, kernel).apart(op) and op.x.size + op.y.size < most and not refused(op, kernel):
+            beside = tuple(int(n) for n in rng.integers(0, 3, 2))
+            cases.append(Case(op, kernel, tuple(inputs(rng, t) for t in op.inputs), beside=beside))
+        if len(cases) == count:
+            break
+    return cases
+
+
+@pytest.mark.parametrize("kernel", MAKERS)
+def test_beside_others(kernel, tmp_path):
+    """Of a concatenation's pixels each writes its own words alone."""
+    cases = beside_others(np.random.default_rng([11, *kernel.encode()]), kernel, 6)
+    assert bool(cases) == (kernel in APART)
+    if cases:
+        run_all(cases, HOST_CORE, tmp_path)
+
+
+@pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4"])
+def test_beside_others_in_the_simulator(core, tmp_path):
+    rng = np.random.default_rng([12, *core.encode()])
+    kernels = [k for k in able(cores()[core]) if k in APART]
+    run_all([c for k in kernels for c in beside_others(rng, k, 1, 2_000)], cores()[core], tmp_path, sim=True)
 
 
 @pytest.mark.parametrize("pad_value", [0, 1, -1])
