@@ -183,6 +183,23 @@ def test_unsupported_opsets(good: onnx.ModelProto, version: int | None) -> None:
     assert code_of(changed(good, change)) == "E0103"
 
 
+def test_opsets_that_only_onnx_knows(good: onnx.ModelProto) -> None:
+    """Every opset up to the newest of onnx compiles, or is refused as one that onnxruntime does not run."""
+    newest = onnx.defs.onnx_opset_version()
+    codes = {}
+    for version in range(18, newest + 1):
+        model = changed(good, lambda m, v=version: setattr(m.opset_import[0], "version", v))
+        try:
+            bnncc.compile(model, name="net")
+            codes[version] = ""
+        except bnncc.ModelError as e:
+            (codes[version],) = (d.code for d in e.diagnostics)
+    refused = [v for v, code in codes.items() if code]
+    assert set(codes.values()) <= {"", "E0103"}
+    assert refused == list(range(newest + 1 - len(refused), newest + 1))
+    assert not codes[18]
+
+
 def test_an_output_listed_twice(good: onnx.ModelProto) -> None:
     assert code_of(changed(good, lambda m: m.graph.output.append(m.graph.output[0]))) == "E0208"
 

@@ -8,6 +8,7 @@ import onnx
 from bnncc.errors import Diagnostic, ModelError, raise_all
 from bnncc.frontend.source.limits import MAX_ELEMENTS, elements
 from bnncc.frontend.source.messages import messages, texts, without_data
+from bnncc.frontend.source.session import runs_opset
 from bnncc.frontend.source.text import first_line, label, printable, shown
 
 MIN_OPSET = 9
@@ -39,6 +40,12 @@ def check(model: onnx.ModelProto) -> None:
         raise ModelError.of(
             "E0103",
             f"the model uses ONNX opset {version}; {MIN_OPSET} to {onnx.defs.onnx_opset_version()} are understood",
+            remedy="export it with opset 18",
+        )
+    if not runs_opset(version):
+        raise ModelError.of(
+            "E0103",
+            f"the model uses ONNX opset {version}, which onnxruntime, the reference, does not run yet",
             remedy="export it with opset 18",
         )
     for t in (m for m in inner if isinstance(m, onnx.TensorProto)):
