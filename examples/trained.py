@@ -21,6 +21,7 @@ from examples.walk import decide, flat, mismatched, onnxruntime_logits
 
 MODELS = {
     Path("examples/mnist/lenet5.onnx"): data.mnist,
+    Path("examples/mnist/mlp.onnx"): data.mnist,
     Path("examples/cifar10/vaessen.onnx"): data.cifar10,
 }
 COLUMNS = ("file", "images", "onnxruntime", "C, host", "mismatched", "flash", "arena")

@@ -29,6 +29,7 @@ NOT_RUN = {
     "python -m examples.networks.table": "more than half an hour; the same program runs with small networks",
     "python examples/mnist/train.py --out build/mnist": "a quarter of an hour of training, and MNIST",
     "bnncc train vaessen-small --threads 1": "minutes of training, and CIFAR-10",
+    "bnncc train alizadeh-mlp reduced --threads 1": "a quarter of an hour of training, and MNIST",
     "python -m examples.trained": "MNIST and CIFAR-10; tests/train/test_examples.py runs it on other images",
 }
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
