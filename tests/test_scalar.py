@@ -19,6 +19,7 @@ from bnncc.scalar import (
     batch_norm,
     find_cut,
     float_order,
+    near_channels,
     step,
 )
 from bnncc.verify.reference import probe_batch_norm
@@ -225,3 +226,17 @@ def test_batch_norm_is_onnxruntimes_bit_for_bit():
     )
     assert np.array_equal(y.view(np.uint32), apply_steps(x, batch_norm(gamma, beta, mean, var, 1e-3)).view(np.uint32))
     assert probe_batch_norm() == 0
+
+
+JUMPS = [
+    ((step("mul", 0.1), step("add", -0.3)), 1),  # 0 at 3
+    ((step("mul", 0.1), step("add", -0.25)), 0),
+    ((Step("floor"), step("add", -2.5)), 1),  # jumps at 3
+    ((step("add", 0.25), Step("floor"), step("add", -2.5)), 0),
+]
+
+
+@pytest.mark.parametrize(("steps", "near"), JUMPS)
+def test_channels_near_a_threshold_are_found_where_steps_jump(steps: tuple[Step, ...], near: int) -> None:
+    cut = Cut(np.array([[3]]), np.array([[False]]))
+    assert near_channels(cut, steps, (1, 1, 1), (-10, 10), 1e-3) == near
