@@ -263,8 +263,8 @@ def near_channels(
         levels = cut.levels[cut.classes[np.ix_(*firsts)]].transpose(2, 0, 1)
     at = np.broadcast_to(levels, (shape[0], len(firsts[0]), len(firsts[1]))).astype(np.float64)
     # The steps may jump (floor): they are asked at both ends of what the error allows, not for their slope.
-    above, off_above, below, off_below = (
-        apply_steps(v, steps, dtype=np.float64) for v in (at, at - error, at - 1, at - 1 + error)
+    above, under_above, below, under_below = (
+        apply_steps(v, steps, dtype=np.float64) for v in (at + error, at - error, at - 1 + error, at - 1 - error)
     )
-    close = (above * off_above <= 0) | (below * off_below <= 0)
+    close = (above * under_above <= 0) | (below * under_below <= 0)
     return int((close & (at > bounds[0]) & (at <= bounds[1])).any(axis=(1, 2)).sum())
