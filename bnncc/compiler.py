@@ -100,13 +100,11 @@ def compile(
             record.graph("make_ones_rare", graph)
     core = replace(found.core, flash=found.flash(wait_states))
     board = found.board
-    half = (
-        board.flash_bytes // 2 if board else None
-    )  # and half of the RAM: the application has the other one, and the stack
+    # The application has the other half of a board's flash and RAM, and the stack.
     if ram_budget is not None:
-        ram = Ram(ram_budget, ram_budget, half)
+        ram = Ram(ram_budget, ram_budget, board.flash_bytes // 2 if board else None)
     elif board:
-        ram = Ram(board.ram_bytes, board.ram_bytes // 2, half)
+        ram = Ram(board.ram_bytes, board.ram_bytes // 2, asked=False)
     else:
         ram = Ram()
     program = lower(graph, core, chosen, nhwc=nhwc, forced=kernel, ram=ram)

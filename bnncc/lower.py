@@ -89,19 +89,20 @@ def decide(output: Output, k: int, *, last: bool) -> Decide:
 
 ROOMY = {k.name: k.roomy for k in KERNELS}
 FOR_SPEED = {k.name: k.copies or k.roomy for k in KERNELS}
-NOT_KNOWN = "how much RAM it may take is not known: it needs a RAM budget or a board"
+NOT_ASKED = "it takes much RAM, for which it needs a RAM budget"
 WORTH = 0.01  # of the run's time: what a step's code must save in RAM
 
 
 @dataclass(frozen=True)
 class Ram:
     """Bytes: the `most` that the arena should have, and up to which it may grow by kernels that take RAM `for_speed`: if that
-    is not known, twice what the program takes without them. Those that take much are left out if `most` is not known, and
-    while all constants are more than `constants`: they take more flash too."""
+    is not known, twice what the program takes without them. Those that take much are left out unless the user has `asked` for
+    `most`, and while all constants are more than `constants`: they take more flash too."""
 
     most: int | None = None
     for_speed: int | None = None
     constants: int | None = None
+    asked: bool = True
 
 
 NO_LIMIT = Ram()
@@ -273,10 +274,10 @@ def lower(
             ram, for_speed=2 * lower(graph, replace(core, flash=None), name, forced=forced, ram=ram).arena_bytes
         )
     excluded = {
-        (op.y.name, k.name): NOT_KNOWN
+        (op.y.name, k.name): NOT_ASKED
         for op in graph.ops
         for k in KERNELS
-        if k.roomy and ram.most is None and k.name != forced and type(op) in k.ops
+        if k.roomy and not (ram.most and ram.asked) and k.name != forced and type(op) in k.ops
     }
     while True:
         program = lower_with(graph, core, name, nhwc, forced, excluded)

@@ -59,7 +59,7 @@ class Kernel:
     worst: Callable[[Op], Mapping[str, float]] | None = None
     mve: bool = False  # only for cores with the vector extension
     dsp: bool = False  # only for cores with the DSP extension
-    roomy: bool = False  # takes much scratch memory for speed: only where it is known how much there is
+    roomy: bool = False  # takes much scratch memory for speed: only with a RAM budget
     reads: Callable[[Op], Reads] = lambda _: Reads(0)
     copies: bool = False
     like: str = ""

@@ -82,12 +82,13 @@ def chosen(core: str, ram: Ram, shape: Shape = C64) -> str:
     return lower(layer(shape, 0.5), cores()[core], "m", ram=ram).steps[1].kernel
 
 
-def test_it_is_taken_where_there_is_known_to_be_room() -> None:
+def test_it_is_taken_where_a_budget_has_room() -> None:
     assert chosen("cortex-m4", ROOM) == "lut_conv"
     assert chosen("cortex-m4", NO_LIMIT) == "sbs_conv"
     assert chosen("cortex-m4", Ram(20_000, 20_000)) == "sbs_conv"  # its tables alone have 20 kB
     assert chosen("cortex-m4", Ram(40_000, 20_000)) == "sbs_conv"
     assert chosen("cortex-m4", replace(ROOM, constants=10_000)) == "sbs_conv"  # its stream alone has 15 kB
+    assert chosen("cortex-m4", replace(ROOM, asked=False)) == "sbs_conv"  # a board's RAM, which is others' too
     assert chosen("cortex-m3", ROOM) == "sbs_conv"
     step = lower(layer(C64, 0.5), cores()["cortex-m4"], "m").steps[1]
     assert "RAM budget" in next(c.refusal for c in step.considered if c.kernel == "lut_conv")
@@ -98,7 +99,8 @@ def test_it_is_not_taken_where_few_inputs_are_set() -> None:
 
 
 def test_a_budget_makes_a_network_faster_and_leaves_its_outputs() -> None:
-    plain, roomy = (bnncc.compile(LENET, "cortex-m4", ram_budget=budget) for budget in (None, 40_000))
+    plain, roomy = (bnncc.compile(LENET, "sim-cortex-m4", ram_budget=budget) for budget in (None, 40_000))
+    assert "lut_conv" not in {r["kernel"] for r in plain.report["layers"]}
     assert "lut_conv" in {r["kernel"] for r in roomy.report["layers"]}
     assert roomy.report["totals"]["cycles"] < plain.report["totals"]["cycles"]
     assert plain.report["totals"]["ram_bytes"] < roomy.report["totals"]["context_bytes"] <= 40_000
