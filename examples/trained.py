@@ -23,6 +23,7 @@ MODELS = {
     Path("examples/mnist/lenet5.onnx"): data.mnist,
     Path("examples/mnist/mlp.onnx"): data.mnist,
     Path("examples/cifar10/vaessen.onnx"): data.cifar10,
+    Path("examples/cifar10/binarynet.onnx"): data.cifar10,
 }
 COLUMNS = ("file", "images", "onnxruntime", "C, host", "mismatched", "flash", "arena")
 
