@@ -164,6 +164,10 @@ def activation(ctx: Context, node: onnx.NodeProto) -> Known:
             value = ctx.map(node, value, scalar_step(operation, float(constant)), name)
         return value
     slope = np.array(given.get("alpha", 0.01)) if node.op_type == "LeakyRelu" else ctx.need_constant(node, 1, "slope")
+    if slope.ndim > len(value.shape):  # ONNX forbids it, infers x's shape, and onnxruntime computes another one
+        raise Refusal(
+            "E0205", f"its slope of shape {list(slope.shape)} has more axes than its input", "use a slope a channel"
+        )
     return ctx.map(node, value, step("prelu", broadcast(slope, value)), node.output[0])
 
 

@@ -272,6 +272,7 @@ NODES: dict[str, tuple[str, Build]] = {
     "alpha zero": ("E0203", lambda n, x: n.node("Gemm", n.node("Flatten", x), n.weight((144, 3)), alpha=0.0)),
     "five axes": ("E0204", lambda n, x: n.node("Reshape", x, integers(n, [1, 9, 2, 2, 4]))),
     "channels as a batch": ("E0204", lambda n, x: n.node("Reshape", x, integers(n, [9, 16]))),
+    "a slope with too many axes": ("E0205", lambda n, x: n.node("PRelu", x, n.const(np.full((1, 1, 1, 1, 1), 0.5)))),
     "a widening operand": ("E0205", lambda n, x: n.node("Add", x, n.const(np.ones((2, 9, 4, 4))))),
     "a row on an image": (
         "E0205",
