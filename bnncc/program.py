@@ -143,9 +143,8 @@ class Program:
     arena_bytes: int
     arena_bound: int
     nhwc: bool
-    within: Mapping[str, tuple[Tensor, int]] = field(
-        default_factory=dict
-    )  # tensors, by name, that lie in another, from its word on
+    # Tensors, by name, that lie in another, from which of its words on.
+    within: Mapping[str, tuple[Tensor, int]] = field(default_factory=dict)
 
     @property
     def exits(self) -> Exits | None:

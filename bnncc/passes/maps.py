@@ -86,10 +86,14 @@ def without_repeats(steps: Iterable[AnyStep]) -> tuple[AnyStep, ...]:
     kept: list[AnyStep] = []
     for s in steps:
         last = kept[-1] if kept else None
-        again = isinstance(s, Step) and isinstance(last, Step) and s.operation == last.operation in IDEMPOTENT
-        if not (again and np.array_equal(s.value, last.value)):  # type: ignore[union-attr]
+        if not (isinstance(s, Step) and isinstance(last, Step) and done_by(s, last)):
             kept.append(s)
     return tuple(kept)
+
+
+def done_by(s: Step, last: Step) -> bool:
+    """Whether a step after that one changes nothing."""
+    return s.operation == last.operation in IDEMPOTENT and np.array_equal(s.value, last.value)
 
 
 def fuse_epilogues(graph: Graph) -> Graph:
