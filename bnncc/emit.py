@@ -1,38 +1,20 @@
 """Program -> C: one header, one source, one file of constants. The same program gives the same bytes."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import jinja2
 import numpy as np
-from numpy.typing import NDArray
 
-from bnncc.kernels.base import float_literal, literal
+from bnncc.ctext import MATH, array_text, environment, helpers, in_ram, reindent
+from bnncc.kernels.base import float_literal
 from bnncc.layout import DTYPES, MEMBERS, c_type
 from bnncc.names import comment, identifiers
 from bnncc.ops import Conv, MaxPool, Streamed
 from bnncc.outputs import Classify, Decide, Store
 from bnncc.program import Constant, Program, Step
-from bnncc.resources import folder
 from bnncc.tensor import Tensor
 from bnncc.view import StepView, input_names
 
-MATH = (
-    "expf(",
-    "fmaf(",
-    "sqrtf(",
-    "tanhf(",
-    "rintf(",
-    "floorf(",
-    "ceilf(",
-    "fabsf(",
-    "logf(",
-    "HUGE_VALF",
-    "NAN",
-)
 RESERVED = ("class_index", "exit_index", "entropy", "input", "step", "exit")  # NAME_INPUT_COUNT and the like are taken
 
 
@@ -44,32 +26,6 @@ class Field:
     c_type: str
     count: int
     note: str
-
-
-def linear(variable: str, factor: int, offset: int = 0) -> str:
-    """C for variable * factor + offset, without what changes nothing."""
-    product = variable if factor == 1 else f"{variable} * {factor}"
-    return product if offset == 0 else f"{product} {'+' if offset > 0 else '-'} {abs(offset)}"
-
-
-def gray_walk(bits: int) -> list[tuple[int, int, bool]]:
-    """The Gray codes of so many bits, each with the bit that the step to it flips and whether it is set then."""
-    codes = [(n ^ n >> 1, (n & -n).bit_length() - 1) for n in range(1 << bits)]
-    return [(code, bit, bool(code >> max(bit, 0) & 1)) for code, bit in codes]
-
-
-@cache
-def environment() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder("templates")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    made.globals.update(linear=linear, gray_walk=gray_walk)
-    return made
 
 
 def fields(program: Program) -> list[Field]:
@@ -96,61 +52,6 @@ def result_dtype(program: Program) -> "np.dtype[np.void]":
 
 def has_class(program: Program) -> bool:
     return any(isinstance(s.op, Classify | Decide) for s in program.steps)
-
-
-def reindent(text: str) -> str:
-    """C with four spaces a level, whatever the templates' own nesting was; blank lines neither double nor begin or end a block."""
-    out: list[str] = []
-    depth = 0
-    for raw in text.splitlines():
-        line = raw.strip()
-        if not line:
-            if out and out[-1] and not out[-1].endswith("{"):
-                out.append("")
-            continue
-        if line.startswith("}") and out and not out[-1]:
-            out.pop()
-        if line.startswith(("#", "/*", "*")) or (out and out[-1].endswith("\\")):
-            out.append(raw.rstrip() if depth == 0 else "    " * depth + line)
-            continue
-        closing = line.startswith("}")
-        depth -= closing
-        out.append("    " * depth + line)
-        depth += line.count("{") - line.count("}") + closing
-    return "\n".join(out).strip("\n") + "\n"
-
-
-def in_ram(text: str, upper: str, entry: str = "") -> str:
-    """C with its functions in RAM, where they are called from flash: the inlined ones go where they are used."""
-    text = re.sub(rf"^(static void {entry}\()", rf"{upper}_NOINLINE \1", text, flags=re.M) if entry else text
-    return re.sub(
-        rf"^(?=(?:{upper}_NOINLINE |__attribute__\(.*\) )?static (?!inline))", f"{upper}_RAM ", text, flags=re.M
-    )
-
-
-BLOCK = 48 << 10  # values of an array that are text one by one at once; whole lines
-
-
-def array_text(a: Constant) -> str:
-    """The initialiser of a constant, a dozen values a line."""
-    flat = a.data.ravel()
-    per_line = 12 if a.c_type == "uint32_t" else 16
-    lines: list[str] = []
-    for start in range(0, len(flat), BLOCK):
-        texts = value_texts(a.c_type, flat[start : start + BLOCK])
-        lines += ["    " + ", ".join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
-    return ",\n".join(lines)
-
-
-def value_texts(kind: str, values: NDArray[Any]) -> list[str]:
-    if kind == "float":
-        return [literal(v) for v in values.tolist()]
-    if kind.startswith("u") and values.itemsize > 1:
-        digits = 2 * values.itemsize
-        shown = values.astype(values.dtype.newbyteorder(">")).tobytes().hex()
-        suffix = "u" if digits == 8 else ""
-        return [f"0x{shown[i : i + digits]}{suffix}" for i in range(0, len(shown), digits)]
-    return ["INT32_MIN" if kind == "int32_t" and v == -(1 << 31) else str(v) for v in values.tolist()]
 
 
 def parameters(step: Step, overwritten: Collection[int] = ()) -> str:
@@ -221,78 +122,44 @@ def describe(t: Tensor) -> str:
     return f"{t.elem.value} {t.shape[1]}x{t.shape[2]}x{t.shape[0]}"
 
 
-def emit(program: Program, source: str, target: str) -> dict[str, str]:
-    """The generated files by name: NAME.h, NAME.c, NAME_weights.h."""
+def step_texts(program: Program, names: Mapping[str, str]) -> tuple[list[str], list[dict[str, object]]]:
+    """The functions of the steps, and their calls inside NAME_run; `names` are the fields of the result by output."""
     name, upper = program.name, program.name.upper()
-    env = environment()
-    result_fields = fields(program)
-    names = {o.name: f.name for o, f in zip(program.graph.outputs, result_fields, strict=True)}
-    functions, calls = [], []
+    templates = environment()
+    functions: list[str] = []
+    calls: list[dict[str, object]] = []
     for step in program.steps:
         fn = f"{name}_step{step.index}"
         field = names[step.op.output.name] if isinstance(step.op, Store | Decide | Classify) else ""
         then = row_view(program, step.then, fn) if step.then else None
         given = parameters(step, program.overwritten(step))
         view = StepView(program, step, fn, field, given, step_comment(step), then)
-        text = env.get_template(f"kernels/{step.template}").render(s=view, m=name, upper=upper)
+        text = templates.get_template(f"kernels/{step.template}").render(s=view, m=name, upper=upper)
         if then:
             template = "_pool_row.c.j2" if isinstance(then.op, MaxPool) else then.step.template
             ring = view.ring
-            text = env.get_template(f"kernels/{template}").render(s=then, m=name, upper=upper, ring=ring) + text
+            text = templates.get_template(f"kernels/{template}").render(s=then, m=name, upper=upper, ring=ring) + text
         functions.append(in_ram(reindent(text), upper, fn) if step.in_ram else reindent(text))
-        calls.append(
-            {
-                "text": f"{fn}({arguments(program, step, names)})",
-                "decides": isinstance(step.op, Decide) and not step.op.last,
-            }
-        )
-    if isinstance(program.steps[-1].op, Decide):
-        calls[-1]["text"] = f"(void){calls[-1]['text']}"
+        call = f"{fn}({arguments(program, step, names)})"
+        if isinstance(step.op, Decide) and step is program.steps[-1]:
+            call = f"(void){call}"
+        calls.append({"text": call, "decides": isinstance(step.op, Decide) and not step.op.last})
+    return functions, calls
+
+
+def emit(program: Program, source: str, target: str) -> dict[str, str]:
+    """The generated files by name: NAME.h, NAME.c, NAME_weights.h."""
+    name = program.name
+    env = environment()
+    result_fields = fields(program)
+    names = {o.name: f.name for o, f in zip(program.graph.outputs, result_fields, strict=True)}
+    functions, calls = step_texts(program, names)
     body = "".join(functions)
-    tables = sorted(
-        {
-            (str(s.parts.params["patch_type"]), str(s.parts.params["table_type"]))
-            for s in program.steps
-            if s.kernel == "table_conv"
-        }
-    )
-    used = [
-        w
-        for w in (
-            "copy",
-            "differing",
-            "differing1",
-            "differing2",
-            "differing3",
-            "differing_masked",
-            "rounded",
-            "fold",
-            "decide",
-            "half",
-        )
-        if f"{name}_{w}(" in body
-    ]
-    used += [w for w in ("MULTIPLY_ADD", "MDFA") if f"{upper}_{w}(" in body]
-    used += ["NOINLINE"] * (f"{upper}_NOINLINE" in body)
-    used += ["RAM"] * any(s.in_ram for s in program.steps)
-    counting = (
-        "lut_places",
-        "count",
-        "unpack",
-        "count_vector",
-        "unpack_vector",
-        "list_down",
-        *(f"sums{k}" for k in range(3, 7)),
-    )
-    used += [w for w in counting if f"{name}_{w}(" in body]
-    lut_functions = sorted(set(re.findall(rf"\b{name}_(lut_(?:bits|sums|table)\d+)\(", body)))
-    shown = {"used": used, "tables": tables, "lut_functions": lut_functions}
-    helpers = reindent(env.get_template("helpers.c.j2").render(m=name, upper=upper, **shown))
-    helpers = in_ram(helpers, upper) if "RAM" in used else helpers
+    shared_functions = helpers(program, body)
     constants = [c for s in program.steps for c in s.parts.constants]
     shared = {
         "name": name,
-        "upper": upper,
+        "upper": name.upper(),
         "source": comment(source),
         "target": target,
         "exits": program.exits.outputs if program.exits else (),
@@ -309,16 +176,16 @@ def emit(program: Program, source: str, target: str) -> dict[str, str]:
         "fields": result_fields,
     }
     header = env.get_template("model.h.j2").render(**shared, arena_members=arena_members(program))
-    math = any(w in body + helpers for w in MATH) or any(
+    math = any(w in body + shared_functions for w in MATH) or any(
         np.isnan(c.data).any() or np.isinf(c.data).any() for c in constants if c.c_type == "float"
     )
     code = env.get_template("model.c.j2").render(
         **shared,
         memory=memory_map(program),
         uses_math=math,
-        uses_memory="memcpy(" in helpers,
-        uses_null="NULL" in body + helpers,
-        helpers=helpers if helpers.strip() else "",
+        uses_memory="memcpy(" in shared_functions,
+        uses_null="NULL" in body + shared_functions,
+        helpers=shared_functions if shared_functions.strip() else "",
         functions=functions,
         calls=calls,
         uses_context=any("context->" in str(c["text"]) for c in calls),

@@ -33,6 +33,7 @@ PIPELINE = (
     ("kernels",),
     ("plan", "memory"),
     ("lower",),
+    ("ctext",),
     ("emit",),
     ("sim",),
     ("artifact",),

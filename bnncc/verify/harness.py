@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.artifact import Artifact
-from bnncc.emit import arguments, environment, fields, place
+from bnncc.ctext import environment
+from bnncc.emit import arguments, fields, place
 from bnncc.errors import ModelError, ToolError
 from bnncc.layout import DTYPES, c_type, elements, pack, storage_bytes, unpack
 from bnncc.outputs import Classify, Decide, Store
@@ -184,14 +185,7 @@ class Driver:
         steps: dict[int, Array] = {}
         at = 0
         for (index, t), size in zip(layout, sizes, strict=True):
-            kind = DTYPES[c_type(t)]
-            apart = self.compiled.program.apart(t)
-            stored = np.ascontiguousarray(rows[:, at : at + (size if apart else elements(t) * kind.itemsize)]).view(
-                kind
-            )
-            if apart:  # words of other tensors after each pixel but the last
-                pixels = np.pad(stored, [(0, 0), (0, apart)]).reshape(n, t.pixels, -1)
-                stored = pixels[:, :, :-apart].reshape(n, -1)
+            stored = taken_together(self.compiled.program, t, rows[:, at : at + size])
             values = unpack(t, stored)
             if not np.array_equal(pack(t, values), stored) and t.elem.is_integer:
                 raise ModelError.of(
@@ -209,6 +203,15 @@ class Driver:
 def stored_size(program: Program, t: Tensor) -> int:
     """The bytes of the arena from a tensor's first pixel to its last."""
     return storage_bytes(c_type(t), elements(t)) + 4 * program.apart(t) * (t.pixels - 1)
+
+
+def taken_together(program: Program, t: Tensor, raw: Array) -> Array:
+    """A tensor as `pack` gives it, of the bytes [N, stored_size] of the arena: without the words of other tensors behind each pixel."""
+    kind, apart = DTYPES[c_type(t)], program.apart(t)
+    if not apart:
+        return np.ascontiguousarray(raw[:, : elements(t) * kind.itemsize]).view(kind)
+    words = np.pad(np.ascontiguousarray(raw).view(kind), [(0, 0), (0, apart)])  # behind the last one nothing was stored
+    return words.reshape(len(raw), t.pixels, -1)[:, :, :-apart].reshape(len(raw), -1)
 
 
 def input_bytes(compiled: Artifact, inputs: Array) -> NDArray[np.uint8]:
