@@ -183,13 +183,15 @@ def split(ctx: Context, node: onnx.NodeProto) -> Known:
 
 
 def gather(ctx: Context, node: onnx.NodeProto) -> Known:
-    """Gather of one index, which drops the axis, or of indices at even distances."""
+    """Gather of one index, which drops the axis, of indices at even distances, or of a whole vector in order."""
     value = ctx.value(node)
     axis = within(int(attributes(node).get("axis", 0)), len(value.shape))
     indices = ctx.need_constant(node, 1, "index")
     n = value.shape[axis]
     flat = [int(i) % n for i in indices.reshape(-1)]
     by = flat[1] - flat[0] if len(flat) > 1 else 1
+    if value.shape == (n,) and flat == list(range(n)):  # all in order: what torch makes of a mean with channels last
+        return viewed(ctx, node, value, ctx.out_shape(node))
     if indices.ndim > 1 or by < 1 or flat != list(range(flat[0], flat[0] + by * len(flat), by)):
         raise Refusal("E0201", "it gathers at uneven indices", "use a slice")
     ranges = [range(k) for k in value.shape]

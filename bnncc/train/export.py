@@ -105,6 +105,8 @@ def export_onnx(
         raise UsageError.of("E0706", f"input type {input_dtype}", remedy="give uint8 or float32")
     _check_parameters(model)
     model = copy.deepcopy(model).cpu().eval()
+    # With channels last torch spells a mean over the pixels as a Gather; its types lack this argument of `to`.
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     fold(model)
     random = np.random.default_rng(seed)
     extent = (samples, *input_shape)

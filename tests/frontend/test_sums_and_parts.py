@@ -156,6 +156,11 @@ PARTS: Forms = {
     "one channel, dropped": lambda n, x: n.node(
         "Gather", n.node("Flatten", n.node("GlobalMaxPool", binary(n, x))), ints(n, 2, 4, 6), axis=1
     ),
+    "all in order": lambda n, x: n.node(
+        "Gather",
+        n.node("Reshape", n.node("GlobalMaxPool", binary(n, x)), ints(n, -1)),
+        n.const(np.arange(7).reshape(1, 7, 1, 1), np.int64),
+    ),
     "one row": lambda n, x: n.node("Gather", x, n.const(-1, np.int64), axis=2),
     "even channels": lambda n, x: n.node("Gather", x, ints(n, 0, 2, 4, 6, 8), axis=1),
 }

@@ -149,6 +149,13 @@ def test_float_input(tmp_path: Path) -> None:
         np.testing.assert_allclose(session.run(None, {"input": x})[0], model(torch.from_numpy(x)).numpy(), atol=1e-4)
 
 
+def test_channels_last_changes_nothing_in_the_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), BinaryLinear(4, 3)).eval()
+    export_onnx(model, tmp_path / "net.onnx", SHAPE, input_dtype="float32")
+    export_onnx(model.to(memory_format=torch.channels_last), tmp_path / "last.onnx", SHAPE, input_dtype="float32")
+    assert (tmp_path / "net.onnx").read_bytes() == (tmp_path / "last.onnx").read_bytes()
+
+
 def test_sign_of_zero_is_plus_one_in_the_file(tmp_path: Path) -> None:
     export_onnx(nn.Sequential(Sign(), nn.Flatten()).eval(), tmp_path / "net.onnx", (1, 1, 1, 4), input_dtype="float32")
     x = np.array([[[[-0.0, 0.0, -1e-30, 1e-30]]]], np.float32)
