@@ -362,6 +362,10 @@ CODES: dict[str, tuple[str, str]] = {
         "A recipe is a TOML file with the keys of docs/train.md. An unknown key, a value of another type, or a name "
         "that stands for nothing is refused, and so is a variant that the recipe does not have.",
     ),
+    "E0722": (
+        "no such device for training",
+        "Training runs on the CPU or on GPUs that torch can use, as many as --devices on each of --nodes machines.",
+    ),
     "E0711": (
         "the folder holds a run",
         "A training run does not overwrite another one: it goes on with it (--resume), or goes to a folder of its own.",

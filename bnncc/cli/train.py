@@ -1,5 +1,6 @@
 """bnncc train."""
 
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,13 @@ import typer
 from bnncc.cli.options import Changes, Epochs, Json, Threads, Variants, Width
 from bnncc.cli.show import console, errors, print_json, print_table
 from bnncc.errors import ToolError, UsageError
+
+
+class Accelerator(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
 
 NEEDED = ("torch", "lightning", "tensorboard", "matplotlib", "onnxscript")
 
@@ -28,7 +36,9 @@ def train_command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
     threads: Threads = None,
-    accelerator: Annotated[str, typer.Option("--accelerator", help="cpu, gpu or auto.")] = "auto",
+    accelerator: Annotated[
+        Accelerator, typer.Option("--accelerator", help="What to train on; a GPU if there is one, if not given.")
+    ] = Accelerator.auto,
     devices: Annotated[int, typer.Option("--devices", min=1, help="How many, each in a process of its own.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; see Lightning on how to start them.")] = 1,
     listing: Annotated[bool, typer.Option("--list", help="Show the recipes that come with bnncc.")] = False,

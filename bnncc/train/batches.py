@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader
 
 from bnncc.train.data import Augment, Images
 
+LEAST = 2
+"""Samples in a process's share of a batch: of a single one batch normalisation has no variance."""
+
 
 class Batch(NamedTuple):
     """A step: its number in the whole run and its epoch, both counted from 0, and its rows of the data set, [N].
@@ -29,7 +32,8 @@ class Batches:
     """The batches of one epoch after another. Each iteration gives the rest of the epoch in which step `done` lies.
 
     The order of an epoch depends on the seed and the epoch alone. Of `world` processes each takes every world-th row of
-    each batch, so that together they take the batches that one process takes; rows that cannot be shared out are left out.
+    each batch, so that together they take the batches that one process takes. What an epoch's last batch has too much to
+    share out evenly is left out, and that batch where a share would be less than `LEAST`.
     """
 
     def __init__(self, size: int, batch: int, seed: int) -> None:
@@ -39,7 +43,7 @@ class Batches:
     def __len__(self) -> int:
         """Batches in an epoch. The last one may be smaller."""
         whole, rest = divmod(self.size, self.batch)
-        return whole + (rest >= self.world)
+        return whole + (rest >= LEAST * self.world)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = divmod(self.done, len(self))

@@ -8,21 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bnncc.errors import UsageError
 from bnncc.train import data as sets
 from bnncc.train import models
-from bnncc.train.batches import Denoising, Samples
+from bnncc.train.batches import Batch, Denoising, Samples
 from bnncc.train.checks import number, one_of, only, refusal
 from bnncc.train.data import DataSet, Images
 from bnncc.train.data.augment import noisy
 from bnncc.train.data.sets import VALIDATION_SHARE
-from bnncc.train.evaluate import accuracy, denoised, predict
+from bnncc.train.evaluate import accuracy, denoised, outputs_of, predict
 from bnncc.train.latents import full_precision, latent, latent_layers, load_full_precision
 from bnncc.train.layers import Normalize, set_norm_momentum
-from bnncc.train.losses import LOSSES, Loss
+from bnncc.train.losses import LOSSES, Loss, summed
 from bnncc.train.metrics import exit_statistics
 from bnncc.train.recipe import Recipe
 from bnncc.train.shelf import Table
@@ -72,9 +73,9 @@ def network(recipe: Recipe, parts: DataSet) -> nn.Module:
         if key is None:
             raise refusal(recipe, f"{builder.__name__} has no width", "leave out the width")
         options[key] = max(1, round(recipe.width * options.get(key, known[key].default)))
-    if "normalize" in options:
-        options["normalize"] = Normalize(**options["normalize"])
     try:
+        if "normalize" in options:
+            options["normalize"] = Normalize(**options["normalize"])
         model = builder(**{key: value for key, value in ours.items() if key in known} | options)
         if "bn_momentum" in recipe.network:
             set_norm_momentum(model, keras=recipe.network["bn_momentum"])
@@ -89,9 +90,7 @@ def stage(recipe: Recipe, model: nn.Module, epoch: int) -> None:
     """Set what changes with the epoch, counted from 0: the clipping of latent weights (Alizadeh's second stage)."""
     second = recipe.latent.get("stage2")
     if second is not None:
-        first = {key: value for key, value in recipe.latent.items() if key in LATENT}
-        late = epoch >= second["from"] * recipe.epochs
-        latent(model, **(first | {k: v for k, v in second.items() if k != "from"} if late else first))
+        latent(model, **_latent_settings(recipe, late=epoch >= second["from"] * recipe.epochs))
 
 
 def loss(recipe: Recipe) -> Loss:
@@ -116,6 +115,32 @@ def score(recipe: Recipe, model: nn.Module, images: Images) -> dict[str, float]:
     return row | {f"share_exit{k}": share for k, share in enumerate(found.shares, 1)}
 
 
+def try_out(recipe: Recipe, model: nn.Module, taken: Samples) -> None:
+    """Compute the loss of two samples. Raises UsageError E0710 if the network, the data and the loss do not fit each other."""
+    if taken.classes == (recipe.loss == "mse"):
+        remedy = "take cross_entropy, squared_hinge or l2_svm for classes, and mse with data.noise"
+        raise refusal(recipe, f"the loss {recipe.loss} does not fit what is learned", remedy)
+    batch, training = Batch(0, 0, np.arange(2)), model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs, targets = outputs_of(model, taken.inputs(batch)), taken.targets(batch)
+            if not taken.classes and outputs[0].shape != targets.shape:
+                raise ValueError(f"outputs of shape {list(outputs[0].shape)}, images of {list(targets.shape)}")
+            summed(loss(recipe), outputs, targets)
+    except (RuntimeError, ValueError, IndexError) as error:
+        message = f"the network, the data and the loss do not fit each other: {error}"
+        raise refusal(recipe, message, "take another network, or other data") from error
+    finally:
+        model.train(training)
+
+
+def _latent_settings(recipe: Recipe, *, late: bool) -> Table:
+    """Arguments of `latent`, before the second stage or `late`, in it."""
+    second = recipe.latent.get("stage2", {}) if late else {}
+    return {key: value for key, value in (recipe.latent | second).items() if key in LATENT}
+
+
 def _add_latent_weights(recipe: Recipe, model: nn.Module) -> None:
     if not recipe.latent:
         return
@@ -126,14 +151,16 @@ def _add_latent_weights(recipe: Recipe, model: nn.Module) -> None:
     name = recipe.latent.get("initialise", "xavier_uniform")
     initialise = INITIALISERS[one_of(recipe, "latent.initialise", name, INITIALISERS)]
     try:
-        latent(model, **{k: v for k, v in recipe.latent.items() if k in LATENT}, initialise=initialise)
-    except TypeError as error:
+        for late in (True, False):
+            latent(model, **_latent_settings(recipe, late=late), initialise=initialise)
+    except (TypeError, ValueError) as error:
         raise refusal(recipe, f"latent: {error}", "correct its keys") from error
+    scale = number(recipe, "latent.scale", recipe.latent.get("scale", 1), 0, math.inf)
     with torch.no_grad():
         for _, _, weight in latent_layers(model):
-            weight.mul_(recipe.latent.get("scale", 1))
+            weight.mul_(scale)
     if "checkpoint" in recipe.latent:
-        _load(recipe, model, Path(recipe.latent["checkpoint"]))
+        _load(recipe, model, Path(str(recipe.latent["checkpoint"])))
     if "real" in recipe.latent:
         full_precision(model, ACTIVATIONS[one_of(recipe, "latent.real", recipe.latent["real"], ACTIVATIONS)])
 

@@ -70,7 +70,12 @@ class BinaryAndReal(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """A step of both; `closure`, if given, recomputes and returns the loss, once."""
+        """A step of both; `closure`, if given, recomputes and returns the loss, once.
+
+        Where there is but one optimizer, it calls the closure itself, as often as it needs (`torch.optim.LBFGS`).
+        """
+        if len(self.parts) == 1:
+            return self.parts[0].step(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -61,14 +61,20 @@ def latent(
         model: its layers of `bnncc.train.layers` with binary weights are changed.
         clip: gradient clipping: a latent weight gets the gradient of its binary one where it is at most this far from
             0, and none elsewhere; `math.inf` is the plain straight-through estimator.
-        polynomial: the slope 2 - 2|w| of Bi-Real Net on top of that; goes with a clip of 1.
+        polynomial: the slope of Bi-Real Net on top of that, max(0, 2 - 2|w|).
         magnitude: magnitude-aware sign (Liu et al., "Bi-Real Net", ECCV 2018): in training the weights are the signs
             times the layer's mean |w|, through which no gradient flows, so that gradients scale with it. Folded
             weights are the signs alone: recalibrate batch normalisation afterwards.
         bound: weight clipping: `clip_weights` keeps latent weights this close to 0; `math.inf` not at all, "xavier"
             1 / `xavier_scale` of the layer (BinaryConnect).
         initialise: draws latent weights in place; None starts from the -1 and +1 that the layer has.
+
+    Raises:
+        ValueError: `clip` or `bound` is no positive number.
     """
+    for name, limit in (("clip", clip), ("bound", 1 if bound == "xavier" else bound)):
+        if not isinstance(limit, int | float) or not limit > 0:
+            raise ValueError(f"{name} must be a positive number, not {limit!r}")
     for _, layer in binary_layers(model):
         if not parametrize.is_parametrized(layer, "weight"):
             parametrize.register_parametrization(layer, "weight", Latent())

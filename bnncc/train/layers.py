@@ -37,7 +37,7 @@ class _SignSTE(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         distance = ctx.saved_tensors[0].abs()
         passed = gradient * (distance <= ctx.clip)
-        return passed * (2 - 2 * distance) if ctx.polynomial else passed, None, None
+        return passed * (2 - 2 * distance).clamp(min=0) if ctx.polynomial else passed, None, None
 
 
 def straight_through_sign(x: Tensor, clip: float, polynomial: bool) -> Tensor:
@@ -49,8 +49,8 @@ def straight_through_sign(x: Tensor, clip: float, polynomial: bool) -> Tensor:
 def sign(x: Tensor, *, clip: float = 1, polynomial: bool = False) -> Tensor:
     """+1 where x >= 0, so at zero too, and -1 elsewhere.
 
-    The gradient passes straight through where |x| <= `clip` only (`math.inf`: everywhere). With `polynomial`, which
-    goes with a clip of 1, it is multiplied by 2 - 2|x| as well: the slope of Bi-Real Net's piecewise polynomial.
+    The gradient passes straight through where |x| <= `clip` only (`math.inf`: everywhere). With `polynomial` it is
+    multiplied by max(0, 2 - 2|x|) as well: the slope of Bi-Real Net's piecewise polynomial.
 
     In an ONNX export a sign is one `BIPOLAR_QUANT` node.
     """

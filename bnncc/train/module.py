@@ -124,7 +124,7 @@ class Training(pl.LightningModule):
         flips = [row["flips"] for row in self.steps if row["epoch"] == epoch]
         if flips:
             row |= {"flips": sum(flips) / len(flips)}
-        row["density"] = weight_density(self.model)[""]
+        row |= {f"density/{path}" if path else "density": bits for path, bits in weight_density(self.model).items()}
         row |= {key: float(self.optimizer.param_groups[group][key]) for group, key in self.values}
         self._keep("epoch", self.epochs, row | self.evaluate())
         if self.checkpoint:

@@ -65,6 +65,7 @@ class Recipe:
 PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
 _REQUIRED = ("title", "network", "data", "optimizer", "epochs", "batch")
 _POSITIVE = ("epochs", "batch", "width", "exit_threshold")
+_NOT_NEGATIVE = ("seed", "log_every", "recalibrate")
 
 
 def load(name: str | Path, variants: Iterable[str] = (), changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -107,6 +108,9 @@ def check(table: Table, path: Path | str) -> None:
     for key in _POSITIVE:
         if key in table and not table[key] > 0:
             raise SHELF.refusal(path, f"{key} is {table[key]}", "give a positive number")
+    for key in _NOT_NEGATIVE:
+        if table.get(key, 0) < 0:
+            raise SHELF.refusal(path, f"{key} is {table[key]}", "give a number from 0")
 
 
 def _change(table: Table, key: str, value: Any, path: Path) -> None:

@@ -17,12 +17,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from bnncc.errors import UsageError
+from bnncc.errors import ToolError, UsageError
 from bnncc.files import write_whole
 from bnncc.train import build, stepping
-from bnncc.train.batches import Batches
+from bnncc.train.batches import LEAST, Batches
+from bnncc.train.checks import refusal
 from bnncc.train.data import DataSet
 from bnncc.train.evaluate import recalibrate
 from bnncc.train.module import Row, Training
@@ -86,7 +88,7 @@ def train(
         ModelError: E0702 the loss is no longer finite.
         UsageError: E0703 the checkpoint is of another run, E0710 the recipe asks for what there is not, E0711 `out`
             holds a run.
-        ToolError: E0704, E0705 the data set; E0509 a file cannot be written.
+        ToolError: E0704, E0705 the data set; E0509 a file cannot be written; E0722 there is no such device.
     """
     began = time.monotonic()
     if threads:
@@ -112,6 +114,7 @@ def train(
     batches = Batches(len(data.train), recipe.batch, recipe.seed)
     optimizer, values = stepping.optimizer(recipe, model, recipe.epochs, len(batches))
     samples = build.samples(recipe, data)
+    build.try_out(recipe, model, samples)
     training = Training(
         model,
         samples,
@@ -127,21 +130,33 @@ def train(
         after_epoch=after_epoch,
     )
     with _silence():
-        trainer = pl.Trainer(
-            max_epochs=recipe.epochs,
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=nodes,
-            precision=recipe.precision,  # type: ignore[arg-type]
-            sync_batchnorm=torch.cuda.is_available() and accelerator != "cpu",
-            logger=TensorBoardLogger(out, name="", version="tensorboard") if out else False,
-            callbacks=[Bar()] if show else [],
-            plugins=[_WholeFiles()],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            use_distributed_sampler=False,
-        )
+        try:
+            trainer = pl.Trainer(
+                max_epochs=recipe.epochs,
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=nodes,
+                precision=recipe.precision,  # type: ignore[arg-type]
+                sync_batchnorm=torch.cuda.is_available() and accelerator != "cpu",
+                logger=TensorBoardLogger(out, name="", version="tensorboard") if out else False,
+                callbacks=[Bar()] if show else [],
+                plugins=[_WholeFiles()],
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                use_distributed_sampler=False,
+            )
+        except (ValueError, MisconfigurationException) as error:
+            reason = str(error).splitlines()[0]
+            raise ToolError.of(
+                "E0722",
+                f"training cannot run on {accelerator!r}, {devices} of it: {reason}",
+                remedy="give --accelerator cpu, gpu or auto, and no more --devices than there are",
+            ) from error
+        least = LEAST * trainer.world_size
+        if min(recipe.batch, len(samples)) < least:
+            message = f"batches of {recipe.batch} of {len(samples)} training samples"
+            raise refusal(recipe, message, f"give {least} or more: {LEAST} for each process")
         if checkpoint and checkpoint.exists() and not resume and trainer.global_rank == 0:
             raise UsageError.of(
                 "E0711",
@@ -191,7 +206,8 @@ def _fitting(checkpoint: Path, training: Training) -> Path:
     except Exception as error:  # torch.load raises a wide variety
         raise _misfit(checkpoint, f"it cannot be read: {error}") from error
     ours = dict(training.about or {})
-    other = sorted(key for key in ours.keys() | about.keys() if ours.get(key) != about.get(key))
+    # How the settings were given does not matter, if they are the same.
+    other = sorted(key for key in (ours.keys() | about.keys()) - {"changes"} if ours.get(key) != about.get(key))
     if other:
         was = ", ".join(f"{key} {about.get(key)}" for key in other)
         raise _misfit(checkpoint, f"it is of a run with {was}")

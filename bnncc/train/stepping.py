@@ -22,18 +22,18 @@ Values = dict[tuple[int, str], Callable[[int], float]]
 """By parameter group and key: the value at a step, counted from 0."""
 
 BINARY: dict[str, Callable[..., Optimizer]] = {"bop": Bop, "bop2ndorder": Bop2ndOrder, "cascadedbop": CascadedBop}
+OF_ANOTHER_KIND = {
+    "Optimizer",
+    "SparseAdam",
+    "LBFGS",
+    "Muon",
+}  # for sparse gradients, with a closure, for matrices alone
 REAL: dict[str, Callable[..., Optimizer]] = {
-    kind.__name__.lower(): kind
-    for kind in (
-        torch.optim.Adam,
-        torch.optim.AdamW,
-        torch.optim.Adamax,
-        torch.optim.SGD,
-        torch.optim.RMSprop,
-        torch.optim.Adagrad,
-        torch.optim.Adadelta,
-    )
+    name.lower(): kind
+    for name, kind in sorted(vars(torch.optim).items())
+    if inspect.isclass(kind) and issubclass(kind, Optimizer) and name not in OF_ANOTHER_KIND
 }
+"""torch's own, by their names in small letters."""
 
 
 def optimizer(recipe: Recipe, model: nn.Module, epochs: int, steps_per_epoch: int) -> tuple[Optimizer, Values]:
@@ -57,11 +57,12 @@ def optimizer(recipe: Recipe, model: nn.Module, epochs: int, steps_per_epoch: in
         makers[part] = partial(_made, recipe, place, kind, table)
     joint = BinaryAndReal.of(model, **makers, xavier=bool(recipe.optimizer.get("xavier", False)))
     latents = {weight for _, _, weight in latent_layers(model)}
+    rate = number(recipe, "optimizer.latent_rate", recipe.optimizer.get("latent_rate", 1), 0, math.inf)
     flipping = isinstance(joint.parts[0], FlippingOptimizer)
     values: Values = {}
     for index, group in enumerate(joint.param_groups):
         if latents.intersection(group["params"]):
-            group["lr"] *= recipe.optimizer.get("latent_rate", 1)
+            group["lr"] *= rate
         for key, schedule in schedules["binary" if flipping and index == 0 else "real"].items():
             values[index, key] = partial(_value, group[key], schedule, steps_per_epoch)
     return joint, values

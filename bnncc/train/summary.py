@@ -92,7 +92,7 @@ def page(run: Run, about: dict[str, Any]) -> str:
         "seed": recipe.seed,
         "epochs": len(run.epochs),
         "width": recipe.width,
-        "time": f"{run.seconds:,.0f} s on {about['device']}, {about['threads']} threads",
+        "time": f"{run.seconds:,.0f} s on {about['device']}, {about['threads']} thread{'s' * (about['threads'] != 1)}",
         "versions": ", ".join(f"{name} {number}" for name, number in about["versions"].items()),
         "ONNX": f"torch and onnxruntime agree on {onnx['agreeing']} of {onnx['samples']} random inputs"
         if onnx
@@ -107,15 +107,20 @@ def plots(run: Run) -> bytes:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in run.epochs]
-    for key in [key for key in (run.epochs or [{}])[-1] if key.startswith(("accuracy", "psnr"))]:
-        left.plot(epochs, [row.get(key) for row in run.epochs], label=key)
-    left.set(xlabel="epoch", title="held-out images")
+    measured = [key for key in (run.epochs or [{}])[-1] if key.startswith(("accuracy", "psnr"))]
+    for key in measured:
+        left.plot(epochs, [row.get(key) for row in run.epochs], label=f"{key}, held-out part")
+    if "noise" in run.recipe.data:
+        left.set(xlabel="epoch", title="PSNR, dB")
+    else:
+        left.plot(epochs, [row["training_accuracy"] for row in run.epochs], ":", color="grey", label="while training")
+        left.set(xlabel="epoch", title="accuracy")
     if left.lines:
         left.legend()
     length = max(run.steps[-1]["step"] / max(len(epochs), 1), 1) if run.steps else 1
     middle.plot([row["step"] / length for row in run.steps], [row["pi"] for row in run.steps], linewidth=0.8)
     middle.axhline(pi(0), linestyle=":", color="grey")
-    middle.set(xlabel="epoch", title="π = ln(share of flipped weights + e⁻⁹) of single steps")
+    middle.set(xlabel="epoch", title="π = ln(share that flips in a step + e⁻⁹)")
     right.plot(epochs, [row["loss"] for row in run.epochs])
     right.set(xlabel="epoch", title="training loss")
     image = io.BytesIO()

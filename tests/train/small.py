@@ -10,13 +10,13 @@ from bnncc.train.recipe import Recipe
 
 
 class TwoExits(nn.Module):
-    def __init__(self, *, dropout: float = 0) -> None:
+    def __init__(self, *, dropout: float = 0, features: int = 32) -> None:
         super().__init__()
         self.body = nn.Sequential(Normalize(), BinaryConv2d(1, 16, 3), nn.BatchNorm2d(16), Sign(), nn.Flatten())
         self.dropout = nn.Dropout(dropout)
         self.head1 = nn.Sequential(BinaryLinear(64, 2), nn.BatchNorm1d(2))
         self.head2 = nn.Sequential(
-            BinaryLinear(64, 32), nn.BatchNorm1d(32), Sign(), BinaryLinear(32, 2), nn.BatchNorm1d(2)
+            BinaryLinear(64, features), nn.BatchNorm1d(features), Sign(), BinaryLinear(features, 2), nn.BatchNorm1d(2)
         )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -154,6 +154,30 @@ def test_the_closure_runs_once_a_step() -> None:
     assert_same(model, other)
 
 
+def test_lbfgs_calls_the_closure_of_latent_weights_itself() -> None:
+    torch.manual_seed(0)
+    model, calls = nn.Sequential(BinaryLinear(9, 4), nn.BatchNorm1d(4)), []
+    latent(model, bound=0.25)
+
+    def lbfgs(groups: list[dict[str, Any]]) -> torch.optim.LBFGS:
+        return torch.optim.LBFGS([p for group in groups for p in group["params"]], max_iter=3)
+
+    optimizer = BinaryAndReal.of(model, binary=Bop, real=lbfgs)
+    x, y = torch.randn(20, 9), torch.arange(20) % 4
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        calls.append(loss.item())
+        return loss
+
+    optimizer.step(closure)
+    assert len(calls) > 1
+    assert calls[-1] < calls[0]
+    assert all(weight.abs().max() <= 0.25 for _, _, weight in latent_layers(model))
+
+
 def test_schedulers_of_torch_and_of_groups_work_on_it() -> None:
     model = network()
     optimizer = joint(model)

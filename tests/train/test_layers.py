@@ -48,6 +48,12 @@ def test_other_gradients(layer: nn.Module, gradient: list[float]) -> None:
     assert x.grad.tolist() == gradient
 
 
+def test_no_slope_is_negative() -> None:
+    x = torch.tensor([-1.2, -0.5, 0.75, 1.2], requires_grad=True)
+    sign(x, clip=math.inf, polynomial=True).sum().backward()
+    assert x.grad.tolist() == [0, 1, 0.5, 0]
+
+
 def test_signs_are_watched_in_order() -> None:
     x = torch.randn(3)
     with watch_signs() as seen:

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import nn
 
+import bnncc
 from bnncc.errors import ModelError, ToolError, UsageError
 from bnncc.train import module
 from bnncc.train.data import DataSet, Images
 from bnncc.train.recipe import Recipe, load
 from bnncc.train.run import Run, train
-from bnncc.train.summary import write_files
+from bnncc.train.summary import export, plots, write_files
 from tests.train.small import DATA, RECIPE, TwoExits
 
 
@@ -49,6 +51,7 @@ def test_flips_and_schedules_are_recorded(whole: Run) -> None:
     first = whole.steps[0]
     assert 0 < first["flips"] < 1
     assert first["pi"] == pytest.approx(torch.tensor(first["flips"] + 2.718281828**-9).log().item(), rel=1e-4)
+    assert {"density", "density/body.1", "density/head2.3"} <= whole.epochs[0].keys()
     assert {"pi/body.1", "pi/head1.0", "pi/head2.0", "pi/head2.3"} <= first.keys()
     assert whole.epochs[-1]["gamma"] == pytest.approx(1e-2 * 0.1 ** (19 / 20))
     assert whole.epochs[-1]["lr"] == pytest.approx(1e-2 / 20)
@@ -113,7 +116,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
         run(short, out=tmp_path)
     for recipe, options in (
         (replace(short, seed=1), {}),
-        (short, {"model": TwoExits().head1}),
+        (short, {"model": TwoExits(features=24)}),
     ):
         with pytest.raises(UsageError, match="E0703"):
             run(recipe, out=tmp_path, resume=True, **options)
@@ -127,6 +130,44 @@ def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ToolError, match="E0509"):
         run(out=tmp_path / "file" / "run")
+
+
+def test_how_the_settings_were_given_does_not_matter(tmp_path: Path) -> None:
+    short = replace(RECIPE, epochs=1)
+    first = run(short, out=tmp_path)
+    assert run(replace(short, changes={"epochs": 1}), out=tmp_path, resume=True).epochs == first.epochs
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"loss": "mse"}, {}, "E0710.*mse"),
+        ({"data": {"name": "digits", "noise": 0.1}}, {}, "E0710.*cross_entropy"),
+        ({"data": {"name": "digits", "noise": 0.1}, "loss": "mse"}, {}, "E0710.*do not fit each other"),
+        ({}, {"model": TwoExits().head1}, "E0710.*do not fit each other"),
+        ({"batch": 1}, {}, "E0710.*batches of 1"),
+        ({}, {"accelerator": "abacus"}, "E0722"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((UsageError, ToolError), match=message):
+        run(replace(RECIPE, **changes), out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_last_batch_of_one_is_left_out() -> None:
+    last = replace(RECIPE, epochs=1, batch=len(DATA.train) - 1)
+    assert run(replace(last, data={"name": "digits", "validation": 0})).epochs[0]["step"] == 1
+
+
+def test_there_is_an_accuracy_to_plot_without_a_held_out_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    plot = Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda *a, **k: drawn.append(k.get("label", "")) or plot(*a, **k))
+    plots(run(replace(RECIPE, epochs=1, data={"name": "digits", "validation": 0})))
+    assert drawn[0] == "while training"
 
 
 def test_divergence_is_reported() -> None:
@@ -175,7 +216,7 @@ def test_samples_that_are_read_from_files_give_the_same_run(whole: Run) -> None:
     assert same(run(data=DataSet(*parts)).model, whole.model)
 
 
-def test_bi_real_net_learns_a_few_images_by_heart() -> None:
+def test_bi_real_net_learns_a_few_images_by_heart_and_compiles(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = Images(rng.integers(0, 256, (64, 3, 32, 32), np.uint8), rng.integers(0, 4, 64))
     changes = {"epochs": 20, "batch": 16, "width": 0.25, "data.validation": 0, "data.augment": False}
@@ -183,6 +224,8 @@ def test_bi_real_net_learns_a_few_images_by_heart() -> None:
     done = train(recipe, data=DataSet(images, images, classes=tuple("abcd")), show=False, accelerator="cpu", devices=1)
     assert done.epochs[0]["training_accuracy"] < 0.5
     assert done.epochs[-1]["training_accuracy"] > 0.9
+    export(done, tmp_path / "net.onnx")
+    bnncc.compile(tmp_path / "net.onnx", "cortex-m7")
 
 
 def test_an_autoencoder_is_trained_measured_and_exported(tmp_path: Path) -> None:
