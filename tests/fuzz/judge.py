@@ -24,6 +24,7 @@ from bnncc.verify import harness
 from bnncc.verify.bounds import ROUGH
 from bnncc.verify.inputs import random_inputs
 
+PACKAGE = Path(bnncc.__file__).parent
 SECONDS = 10.0  # of processor time for one file
 MEGABYTES = 1200  # resident, of the whole process
 LINE, TEXT = 1000, 100_000  # characters of a diagnostic, and of all of them
@@ -117,7 +118,7 @@ def compared(compiled: bnncc.Compiled, outcome: Outcome, *, at_zero: int = 0, ve
 
 def signature(e: BaseException) -> str:
     """The exception's type and where bnncc raised it."""
-    frames = [f for f in traceback.extract_tb(e.__traceback__) if "/bnncc/" in f.filename] or [None]
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if Path(f.filename).is_relative_to(PACKAGE)] or [None]
     f = frames[-1]
     return f"{type(e).__name__} in {Path(f.filename).name}:{f.name}: {f.line}" if f else type(e).__name__
 

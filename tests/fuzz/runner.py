@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.fuzz import case
 from tests.fuzz.corpus import ROOT, Seed
-from tests.fuzz.judge import Outcome
+from tests.fuzz.judge import PACKAGE, Outcome
 
 PATIENCE = 60.0  # seconds of waiting for one case; a busy machine is slow too
 SAVED = 3  # files of one signature
@@ -84,9 +84,10 @@ class Worker:
 
 
 def where(said: str) -> str:
-    """The innermost line of bnncc in a faulthandler dump."""
-    lines = [line.strip() for line in said.splitlines() if "/bnncc/" in line and line.strip().startswith("File")]
-    return " in " + lines[0].split("/bnncc/")[-1] if lines else ""
+    """The innermost line of bnncc in a faulthandler dump, wherever the checkout lies and whatever it is called."""
+    begin = f'File "{PACKAGE}{os.sep}'
+    lines = [line.strip() for line in said.splitlines() if line.strip().startswith(begin)]
+    return f" in {lines[0].removeprefix(begin)}" if lines else ""
 
 
 @dataclass
