@@ -62,7 +62,7 @@ class Recipe:
     changes: Table = field(default_factory=dict)
 
 
-PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 _REQUIRED = ("title", "network", "data", "optimizer", "epochs", "batch")
 _POSITIVE = ("epochs", "batch", "width", "exit_threshold")
 _NOT_NEGATIVE = ("seed", "log_every", "recalibrate")

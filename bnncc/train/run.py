@@ -30,6 +30,7 @@ from bnncc.train.evaluate import recalibrate
 from bnncc.train.module import Row, Training
 from bnncc.train.progress import Bar
 from bnncc.train.recipe import Recipe
+from bnncc.train.shared_norm import SharedNorms, alone
 
 CHECKPOINT = "checkpoint.ckpt"
 
@@ -99,7 +100,8 @@ def train(
     checkpoint = out / CHECKPOINT if out else None
 
     def evaluate() -> Row:
-        recalibrate(model, data.train, recipe.recalibrate)
+        with alone(model):
+            recalibrate(model, data.train, recipe.recalibrate)
         row = build.score(recipe, model, data.validation) if data.validation else {}
         model.train()
         return row
@@ -129,6 +131,7 @@ def train(
         before_epoch=partial(build.stage, recipe, model),
         after_epoch=after_epoch,
     )
+    on_gpus = torch.cuda.is_available() and accelerator != "cpu"
     with _silence():
         try:
             trainer = pl.Trainer(
@@ -137,10 +140,10 @@ def train(
                 devices=devices,
                 num_nodes=nodes,
                 precision=recipe.precision,  # type: ignore[arg-type]
-                sync_batchnorm=torch.cuda.is_available() and accelerator != "cpu",
+                sync_batchnorm=on_gpus,
                 logger=TensorBoardLogger(out, name="", version="tensorboard") if out else False,
                 callbacks=[Bar()] if show else [],
-                plugins=[_WholeFiles()],
+                plugins=[_WholeFiles(), *([] if on_gpus else [SharedNorms()])],
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 enable_checkpointing=False,

@@ -107,13 +107,16 @@ def plots(run: Run) -> bytes:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in run.epochs]
+    mark = "o" if len(epochs) == 1 else ""  # a line through one point cannot be seen
     measured = [key for key in (run.epochs or [{}])[-1] if key.startswith(("accuracy", "psnr"))]
     for key in measured:
-        left.plot(epochs, [row.get(key) for row in run.epochs], label=f"{key}, held-out part")
+        left.plot(epochs, [row.get(key) for row in run.epochs], mark, label=f"{key}, held-out part")
     if "noise" in run.recipe.data:
         left.set(xlabel="epoch", title="PSNR, dB")
     else:
-        left.plot(epochs, [row["training_accuracy"] for row in run.epochs], ":", color="grey", label="while training")
+        left.plot(
+            epochs, [row["training_accuracy"] for row in run.epochs], mark or ":", color="grey", label="while training"
+        )
         left.set(xlabel="epoch", title="accuracy")
     if left.lines:
         left.legend()
@@ -121,7 +124,7 @@ def plots(run: Run) -> bytes:
     middle.plot([row["step"] / length for row in run.steps], [row["pi"] for row in run.steps], linewidth=0.8)
     middle.axhline(pi(0), linestyle=":", color="grey")
     middle.set(xlabel="epoch", title="π = ln(share that flips in a step + e⁻⁹)")
-    right.plot(epochs, [row["loss"] for row in run.epochs])
+    right.plot(epochs, [row["loss"] for row in run.epochs], mark)
     right.set(xlabel="epoch", title="training loss")
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=100)
