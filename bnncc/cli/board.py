@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +17,11 @@ from bnncc.cli.options import (
     Input,
     InputLayout,
     Json,
+    Kernel,
     Model,
     Name,
     Port,
+    RamBudget,
     RealWeights,
     SignAtZero,
     Storage,
@@ -34,6 +37,7 @@ BoardId = Annotated[str, typer.Option("--board", "-b", help="A board; `bnncc tar
 
 
 def flash_command(
+    context: typer.Context,
     model: Model,
     board: BoardId,
     name: Name = None,
@@ -42,6 +46,8 @@ def flash_command(
     sign_at_zero: SignAtZero = None,
     real_weights: RealWeights = Storage.f32,
     calibrate: Calibrate = None,
+    ram_budget: RamBudget = None,
+    kernel: Kernel = None,
     port: Port = None,
     json: Json = False,
 ) -> None:
@@ -50,7 +56,18 @@ def flash_command(
     Example: bnncc flash digits.onnx --board sim-cortex-m4
     """
     found = need_board(board)
-    done = compiled(model, found.name, name, input_type, input_layout, sign_at_zero, real_weights, calibrate=calibrate)
+    done = compiled(
+        model,
+        found.name,
+        name,
+        input_type,
+        input_layout,
+        sign_at_zero,
+        real_weights,
+        calibrate=calibrate,
+        ram_budget=ram_budget,
+        kernel=kernel,
+    )
     if too_large := size_warnings(done):
         raise ModelError(replace(too_large[0], code="E0601"))
     with tempfile.TemporaryDirectory(prefix="bnncc-") as scratch:
@@ -63,10 +80,22 @@ def flash_command(
     lines = [
         f"{done.name} runs on {found.title}, port {flashed.port}",
         f"firmware {flashed.flash_bytes:,} bytes of flash, {flashed.ram_bytes:,} bytes of RAM without the stack",
-        f"next: bnncc measure {model} --board {found.name}",
+        f"next: bnncc measure {given(context)}",
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def given(context: typer.Context) -> str:
+    """The arguments of this command as they were given: `measure` compiles the model in the same way."""
+    words = []
+    for parameter in context.command.params:
+        value = context.params[parameter.name or ""]
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            words += [parameter.opts[-1]] if parameter.param_type_name == "option" else []
+            words.append(quote(str(getattr(value, "value", value))))
+    return " ".join(words)
 
 
 def need_board(name: str) -> Board:

@@ -1,6 +1,7 @@
 """The commands as a user types them: outputs, files, exit codes, messages."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from onnx import TensorProto as T
 from onnx import helper as h
 
 import bnncc
+from bnncc.board import pio
 from bnncc.cli import info
 from bnncc.codes import CODES
 from bnncc.sim.build import build_elf
-from bnncc.target import cores
+from bnncc.target import boards, cores
 from tests.nets import Net
 
 
@@ -315,6 +317,22 @@ def test_too_large_for_the_board_warns(run, tmp_path):
     done = run("flash", tmp_path / "large.onnx", "-b", "nucleo_f446re")
     assert done.code == 1
     assert "E0601" in done.err
+
+
+def test_what_flash_says_to_type_next_measures_what_it_flashed(run, tmp_path):
+    model, port = Path(__file__).parents[2] / "examples" / "digits" / "digits.onnx", tmp_path / "a port"
+    place = ("--board", "sim-cortex-m4", "--port", port)
+    try:
+        done = run("flash", model, *place, "--ram-budget", 20000)
+        assert done.code == 0
+        line = done.out.splitlines()[-1]
+        assert line.startswith("next: bnncc measure ")
+        done = run(*shlex.split(line)[2:], "--samples", 1)
+        assert done.code == 0
+        assert "lut_conv" in done.out
+        assert "E0608" in run("measure", model, *place, "--samples", 1).err
+    finally:
+        assert pio.stop(boards()["sim-cortex-m4"], port=str(port))
 
 
 def test_python_api(model, tmp_path):
