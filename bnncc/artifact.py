@@ -25,10 +25,15 @@ class Artifact:
     program: Program
     files: Mapping[str, str]
     calibration: Calibration | None = None
+    forced: str | None = None  # the kernel that was asked for
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        return self.imported.warnings
+        taken = {s.kernel for step in self.program.steps for s in (step, step.then) if s}
+        if self.forced is None or self.forced in taken:
+            return self.imported.warnings
+        unused = Diagnostic("W0403", f"{self.forced} does no step", remedy="--dump DIR lists why, step by step")
+        return (*self.imported.warnings, unused)
 
     @property
     def input_dtype(self) -> "np.dtype[Any]":

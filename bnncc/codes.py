@@ -187,8 +187,9 @@ CODES: dict[str, tuple[str, str]] = {
         "targets/cores tells where their memory lies. A core without Thumb-2 cannot run a program that was built with it.",
     ),
     "E0412": (
-        "no such benchmark",
-        "bench takes the layers and the kernels that its own table names; a kernel runs only on layers that it can do.",
+        "no such layer or kernel",
+        "bench takes the layers and the kernels that its own table names; a kernel runs only on layers that it can do. "
+        "--kernel of the other commands takes the same names of kernels.",
     ),
     "E0413": (
         "cycles are not modelled for this core",
@@ -380,6 +381,11 @@ CODES: dict[str, tuple[str, str]] = {
         "too large for the board",
         "The model's constants, code and memory need more flash or RAM than the board has. compile goes on, so that the "
         "report can be read; flash refuses.",
+    ),
+    "W0403": (
+        "the kernel does no step",
+        "--kernel takes a kernel wherever it applies; here it applies to nothing, so that every step has the kernel that the "
+        "compiler would have chosen.",
     ),
     "W0401": (
         "a float input feeds a binary layer",

@@ -13,15 +13,16 @@ import onnx
 from bnncc.artifact import Artifact
 from bnncc.dump import Dump
 from bnncc.emit import adapter, emit
-from bnncc.errors import Diagnostic, ModelError
+from bnncc.errors import Diagnostic, ModelError, UsageError
 from bnncc.files import write_all
 from bnncc.frontend.importer import Imported, import_model
 from bnncc.graph import Graph
+from bnncc.kernels import KERNELS
 from bnncc.lower import Ram, lower
 from bnncc.names import model_name
 from bnncc.passes import run_passes
 from bnncc.passes.polarity import Calibration, make_ones_rare, measure_densities
-from bnncc.program import Program
+from bnncc.program import Program, exits_bytes
 from bnncc.report import make_report
 from bnncc.target import Target, find_target
 from bnncc.tensor import Elem
@@ -30,6 +31,7 @@ from bnncc.verify.judge import verify
 from bnncc.verify.verdicts import Verification
 
 STORAGES = ("f32", "f16", "i8")
+ALL_KERNELS = tuple(k.name for k in KERNELS)
 
 
 class Compiled(Artifact):
@@ -86,6 +88,10 @@ def compile(
     """
     if sign_at_zero not in (-1, 0, 1) or real_weights not in STORAGES or input_layout not in (None, "nchw", "nhwc"):
         raise ValueError(f"compile() does not know {sign_at_zero=}, {real_weights=} or {input_layout=}")
+    if kernel is not None and kernel not in ALL_KERNELS:
+        raise UsageError.of(
+            "E0412", f"there is no kernel called '{kernel}'", remedy=f"choose of {', '.join(ALL_KERNELS)}"
+        )
     found = find_target(target)
     file = "model.onnx" if isinstance(model, onnx.ModelProto) else Path(model).name
     chosen = model_name(name, Path(file).stem)
@@ -102,7 +108,8 @@ def compile(
     board = found.board
     # The application has the other half of a board's flash and RAM, and the stack.
     if ram_budget is not None:
-        ram = Ram(ram_budget, ram_budget, board.flash_bytes // 2 if board else None)
+        most = max(0, ram_budget - exits_bytes(graph))
+        ram = Ram(most, most, board.flash_bytes // 2 if board else None)
     elif board:
         ram = Ram(board.ram_bytes, board.ram_bytes // 2, asked=False)
     else:
@@ -111,16 +118,16 @@ def compile(
     if record:
         record.program(program, imported)
         record.write()
-    if ram_budget is not None and program.arena_bytes > ram_budget:
+    if ram_budget is not None and program.context_bytes > ram_budget:
         raise ModelError.of(
             "E0307",
-            f"the context takes at least {program.arena_bytes} bytes, beyond the budget of {ram_budget}",
+            f"the context takes at least {program.context_bytes} bytes, beyond the budget of {ram_budget}",
             remedy="raise --ram-budget; `bnncc compile --memory` shows which step needs it",
         )
     if require_binary:
         refuse_real(program)
     return Compiled(
-        chosen, Target(core, found.board), imported, program, emit(program, file, found.core.name), calibration
+        chosen, Target(core, found.board), imported, program, emit(program, file, found.core.name), calibration, kernel
     )
 
 

@@ -13,7 +13,7 @@ def footprint(compiled: Artifact) -> dict[str, Any]:
     """Bytes of context, result, code (in RAM also), libraries and stack; all but the first two are None without arm-none-eabi-gcc."""
     program = compiled.program
     sizes: dict[str, Any] = {
-        "context_bytes": max(program.arena_bytes, 4) + (4 if program.exits else 0),
+        "context_bytes": program.context_bytes,
         "result_bytes": compiled.result_dtype.itemsize,
         "code_bytes": None,
         "ram_code_bytes": None if any(s.in_ram for s in program.steps) else 0,

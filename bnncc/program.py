@@ -132,6 +132,11 @@ class Step:
         return sum(storage_bytes(kind, count) for part, kind, count in self.parts.scratch if part == "weights")
 
 
+def exits_bytes(graph: Graph) -> int:
+    """What a context holds beside the arena."""
+    return 4 if graph.exits else 0
+
+
 @dataclass(frozen=True)
 class Program:
     """Steps in execution order, and the memory plan: buffers by name, arena size and its lower bound in bytes."""
@@ -181,3 +186,8 @@ class Program:
     @property
     def flash_bytes(self) -> int:
         return sum(s.flash_bytes for s in self.steps)
+
+    @property
+    def context_bytes(self) -> int:
+        """sizeof(NAME_context): the arena, and the threshold of exits."""
+        return max(self.arena_bytes, 4) + exits_bytes(self.graph)

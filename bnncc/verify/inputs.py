@@ -66,18 +66,18 @@ def check_inputs(imported: Imported, elem: Elem, x: Array) -> Array:
         raise UsageError.of(
             "E0405", f"there are {len(x)} samples of type {x.dtype}", remedy="give at least one sample of numbers"
         )
+    converted = elem is not imported.input_elem  # by --input
     if elem is Elem.F32:
         bad, why = ~np.isfinite(x), "is not finite"
     else:
         lo, hi = RANGES[elem]
         bad, why = (
             ~((x >= lo) & (x <= hi) & (x == np.floor(x))),
-            f"is no integer in {lo}..{hi}, which --input {elem.value} needs",
+            f"is no integer in {lo}..{hi}, which {f'--input {elem.value} needs' if converted else 'the model takes'}",
         )
     if bad.any():
         index = tuple(int(k) for k in np.argwhere(bad)[0])
         place = [index[0], *index[2:]]
-        raise UsageError.of(
-            "E0406", f"value {x[index]} at {place} {why}", remedy="correct the samples, or choose another --input"
-        )
+        other = ", or choose another --input" if converted else ""
+        raise UsageError.of("E0406", f"value {x[index]} at {place} {why}", remedy=f"correct the samples{other}")
     return x.reshape(len(x), *shape).astype(ONNX_TYPES[imported.input_elem])

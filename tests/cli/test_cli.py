@@ -60,6 +60,23 @@ def test_a_ram_budget_is_kept_or_refused(run, model, tmp_path):
     assert "E0307" in done.out
 
 
+def test_the_threshold_of_exits_counts_for_the_ram_budget():
+    digits = Path(__file__).parents[2] / "examples/digits/digits.onnx"
+    needed = bnncc.compile(digits, kernel="sbs_conv").program.context_bytes
+    for budget in range(needed - 8, needed + 4, 4):
+        assert bnncc.compile(digits, ram_budget=budget).report["totals"]["context_bytes"] <= budget
+
+
+def test_a_kernel_that_does_nothing_is_said(run, model, tmp_path):
+    refused = run("verify", model, "--kernel", "nothing")
+    assert refused.code == 2
+    assert "E0412" in refused.err
+    done = run("compile", model, "--kernel", "softmax", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert "W0403" in done.err
+    assert "W0403" not in run("compile", model, "--kernel", "binary_conv", "-o", tmp_path / "out").err
+
+
 def test_what_a_ram_budget_chooses_is_verified(run, model, tmp_path):
     def steps(*options):
         return [row["kernel"] for row in json.loads(run("verify", model, "-n", 2, "--json", *options).out)["steps"]]
