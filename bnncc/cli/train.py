@@ -67,7 +67,7 @@ def train_command(
             out=folder,
             resume=resume,
             show=not json,
-            accelerator=accelerator,
+            accelerator=accelerator.value,
             devices=devices,
             nodes=nodes,
             threads=threads,

@@ -114,6 +114,8 @@ def train(
             on_epoch(training.epochs[-1])
 
     batches = Batches(len(data.train), recipe.batch, recipe.seed)
+    if not len(batches):
+        raise refusal(recipe, f"there are {len(data.train)} training samples", f"give {LEAST} or more")
     optimizer, values = stepping.optimizer(recipe, model, recipe.epochs, len(batches))
     samples = build.samples(recipe, data)
     build.try_out(recipe, model, samples)

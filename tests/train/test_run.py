@@ -146,6 +146,7 @@ def test_how_the_settings_were_given_does_not_matter(tmp_path: Path) -> None:
         ({"data": {"name": "digits", "noise": 0.1}, "loss": "mse"}, {}, "E0710.*do not fit each other"),
         ({}, {"model": TwoExits().head1}, "E0710.*do not fit each other"),
         ({"batch": 1}, {}, "E0710.*batches of 1"),
+        ({"data": {"name": "digits", "validation": 0.999}}, {}, "E0710.*training samples"),
         ({}, {"accelerator": "abacus"}, "E0722"),
     ],
 )

@@ -158,7 +158,7 @@ def _curves(study: Study, table: Sequence[Line]) -> Figure:
                 if x:
                     name = ", ".join(f"{key}={label}" for key, label in line.point.labels.items() if key != axis)
                     look = {"color": colours[id(line.point)], "linestyle": styles[id(line.point)]}
-                    panel.plot(x, y, "o" if len(x) == 1 else "", label=name, linewidth=1, **look)
+                    panel.plot(x, y, marker="o" if len(x) == 1 else None, label=name, linewidth=1, **look)
             panel.set(title=column if not down else "", ylabel="" if across else _TITLES.get(quantity, quantity))
             panel.grid(alpha=0.3)
             if down == len(quantities) - 1:
