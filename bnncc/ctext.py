@@ -74,9 +74,13 @@ def reindent(text: str) -> str:
     return "\n".join(out).strip("\n") + "\n"
 
 
-def in_ram(text: str, upper: str, entry: str = "") -> str:
+def separate(text: str, upper: str, entry: str) -> str:
+    """C with a step's function, and the one that takes its rows, apart from NAME_run: in one large one gcc runs out of registers."""
+    return re.sub(rf"^(static void {entry}(?:_row)?\()", rf"{upper}_NOINLINE \1", text, flags=re.M)
+
+
+def in_ram(text: str, upper: str) -> str:
     """C with its functions in RAM, where they are called from flash: the inlined ones go where they are used."""
-    text = re.sub(rf"^(static void {entry}\()", rf"{upper}_NOINLINE \1", text, flags=re.M) if entry else text
     return re.sub(
         rf"^(?=(?:{upper}_NOINLINE |__attribute__\(.*\) )?static (?!inline))", f"{upper}_RAM ", text, flags=re.M
     )

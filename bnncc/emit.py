@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnncc.ctext import MATH, array_text, environment, helpers, in_ram, reindent
+from bnncc.ctext import MATH, array_text, environment, helpers, in_ram, reindent, separate
 from bnncc.kernels.base import float_literal
 from bnncc.layout import DTYPES, MEMBERS, c_type
 from bnncc.names import comment, identifiers
@@ -112,7 +112,7 @@ def step_comment(step: Step) -> str:
     conv = op.conv if isinstance(op, Streamed) else op
     if isinstance(conv, Conv) and step.cost.worst is not None:
         lines.append(
-            f" * with {100 * conv.density:.3g} % of the input bits set; at most {step.cost.worst:.0f} for any input"
+            f" * with {100 * conv.density:.3g} % of the input bits set; for any input at most about {step.cost.worst:.0f}"
         )
     lines[-1] += " */"
     return "\n".join(lines)
@@ -139,7 +139,8 @@ def step_texts(program: Program, names: Mapping[str, str]) -> tuple[list[str], l
             template = "_pool_row.c.j2" if isinstance(then.op, MaxPool) else then.step.template
             ring = view.ring
             text = templates.get_template(f"kernels/{template}").render(s=then, m=name, upper=upper, ring=ring) + text
-        functions.append(in_ram(reindent(text), upper, fn) if step.in_ram else reindent(text))
+        text = separate(reindent(text), upper, fn)
+        functions.append(in_ram(text, upper) if step.in_ram else text)
         call = f"{fn}({arguments(program, step, names)})"
         if isinstance(step.op, Decide) and step is program.steps[-1]:
             call = f"(void){call}"

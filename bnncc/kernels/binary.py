@@ -136,7 +136,7 @@ def work_patch(op: Op) -> Mapping[str, float]:
     masked = border_pixels(c) if c.padded and c.pad_value == 0 else 0
     return {
         "call": 1,
-        "pixel": pixels,
+        "pixel" if c.kernel != (1, 1) else "lone_pixel": pixels,
         "tap" if u.bits == 32 else "narrow_tap": taps,
         "tap_word": taps * (u.words - 1),
         **row_work(c, pixels - masked, "", patch_words(c)),

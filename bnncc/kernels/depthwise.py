@@ -68,12 +68,12 @@ def work(op: Op) -> Mapping[str, float]:
     return {
         "call": 1,
         "pixel": pixels,
-        "tap": pixels * c.taps,
+        "padded_tap" if c.padded else "tap": pixels * c.taps,
         "word": pixels * words,
         "quad": c.taps // 4 * pixels * words,
         "single": c.taps % 4 * pixels * words,
         "carry": (c.taps // 4 * (planes - 2) + c.taps % 4 * planes) * pixels * words,
-        "sum": 0 if c.cut else c.y.size,
+        "sum" if words == 1 else "wide_sum": 0 if c.cut else c.y.size,
         **epilogue_work(c),
     }
 

@@ -68,14 +68,17 @@ def build_normalize(op: Op, _name: str) -> Parts:
 
 def norm_work(op: Op) -> Mapping[str, float]:
     assert isinstance(op, Normalize | NormSign)
+    wide = "wide_" if unit(op.x.shape[0]).words > 1 else ""
     value = "value"
     if isinstance(op, NormSign) and norm_types(op)[0] == "int64_t":
         value = "long_value"
     elif isinstance(op, NormSign) and op.x.elem is Elem.BIN:
-        value = "bit"
+        value = f"{wide}bit"
     elif isinstance(op, Normalize) and op.count < 8:
         value = "few_value"
-    return {"call": 1, "row": op.x.size // op.count, value: op.x.size}
+    falls = isinstance(op, NormSign) and bool(op.falling.any())
+    falling = {f"{wide}falling": op.x.size} if falls else {}
+    return {"call": 1, "row": op.x.size // op.count, value: op.x.size, **falling}
 
 
 def norm_types(op: NormSign) -> tuple[str, str]:

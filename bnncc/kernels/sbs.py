@@ -270,6 +270,9 @@ def work_at(c: Conv, density: float, lanes: int = LANES) -> Mapping[str, float]:
         "list": lists * blocks,
         "quad": quads * blocks,
         "carry": (quads / 4 + 0.375 * lists) * blocks,
+        "unpack": 0
+        if c.cut
+        else pixels * c.groups * -(-c.weight.shape[0] // c.groups // 32),  # 32 sums from their digits
         "sum": 0 if c.cut else c.y.size,
         **epilogue_work(c),
     }

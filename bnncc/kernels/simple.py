@@ -37,6 +37,8 @@ def pool_work(op: Op) -> Mapping[str, float]:
     read = f"{'bit' if binary else kind(op)}_read"
     wide = "wide_" if lanes > 1 else ""
     work = {"call": 1, "row": op.y.shape[1], "pixel": op.y.pixels, f"{wide}lane": op.y.pixels * lanes}
+    if binary and any(op.minimum):
+        work["least"] = op.y.pixels * lanes * op.taps_per_channel
     if not op.padded and op.taps_per_channel <= 9:  # written out
         return {**work, f"{wide}unrolled_{read}": op.y.pixels * lanes * op.taps_per_channel}
     rows, columns = (int(op.at_pixels(axis).sum()) for axis in (0, 1))  # of all windows

@@ -104,9 +104,11 @@ class Layers:
             )
         )
 
-    def pool(self, x: Tensor, kernel: int, stride: int, pad: int = 0) -> None:
+    def pool(self, x: Tensor, kernel: int, stride: int, pad: int = 0, *, least: bool = False) -> None:
+        """Maxima; with `least` minima in every other channel."""
         y = self.new(x.elem, (x.shape[0], *pooled(x, kernel, stride, pad)))
-        self.add(MaxPool(x=x, y=y, kernel=(kernel, kernel), strides=(stride, stride), pads=(pad,) * 4))
+        minimum = tuple(k % 2 == 1 for k in range(x.shape[0])) if least else ()
+        self.add(MaxPool(x=x, y=y, kernel=(kernel, kernel), strides=(stride, stride), pads=(pad,) * 4, minimum=minimum))
 
     def sum(self, x: Tensor, order: str = "rows") -> None:
         y = self.new(Elem.F32 if x.elem is Elem.F32 else Elem.I32, (x.shape[0], 1, 1))
@@ -144,8 +146,9 @@ class Layers:
         self.add(Normalize(x=x, y=self.new(Elem.F32, x.shape), epsilon=1e-5, features=features))
         if x.elem.is_integer:
             rho = self.rng.normal(size=(x.shape[0], 1, 1)).astype(np.float32)
-            y = self.new(Elem.BIN, x.shape)
-            self.add(NormSign(x=x, y=y, epsilon=1e-5, features=features, rho=rho, falling=rho > 9))
+            for falling in (rho > 9, rho > 1):
+                y = self.new(Elem.BIN, x.shape)
+                self.add(NormSign(x=x, y=y, epsilon=1e-5, features=features, rho=rho, falling=falling))
 
     def map(self, x: Tensor, operations: Sequence[str], *, to: Elem = Elem.F32) -> Tensor:
         """Arithmetic with constants; "operand" adds x itself."""
@@ -198,12 +201,15 @@ def binary_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
         g.conv(g.conv(x, 100, 1), 20, 3)  # long patches in every program, or gcc leaves out the code for them
         g.conv(x, 64, 2)
         g.conv(x, 10, 3, pad=1, pad_value=-1)
+        g.conv(x, 3, 1, bits=False)
         if shape[0] < 100:
             g.conv(x, 24, 5, pad=2)
             g.conv(x, 32, 4)
         g.pool(x, 2, 2)
         g.pool(x, 3, 2, 1)
         g.pool(x, 3, 1)
+        g.pool(x, 2, 2, least=True)
+        g.pool(x, 3, 2, 1, least=True)
         g.sum(x)
         yield g.graph(), "binary_conv"
     for shape in (
@@ -238,6 +244,7 @@ def sparse_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
             else:
                 g.conv(x, 32, 3, pad=1, density=density)
                 g.conv(x, 40, 3, bits=False, density=density)
+                g.conv(x, 4, 1, bits=False, density=density)
                 g.conv(x, 128, 1, density=density)
                 g.conv(x, 64, 3, pad=1, stride=2, density=density)
                 g.conv(x, 128, 3, pad=1, density=density)
@@ -343,7 +350,8 @@ def value_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None
                     g.pool(g.input, 3, 1, 1)
                     g.pool(g.input, 3, 2)
             yield g.graph(), forced
-    for elem, shape in ((Elem.I8, (3, 7, 7)), (Elem.U8, (20, 4, 4)), (Elem.F32, (8, 6, 6)), (Elem.F32, (50, 1, 1))):
+    shapes = ((3, 7, 7), (20, 4, 4), (32, 6, 6), (8, 6, 6), (50, 1, 1), (32, 6, 6), (64, 5, 5))
+    for elem, shape in zip((Elem.I8, Elem.U8, Elem.I8, *[Elem.F32] * 4), shapes, strict=True):
         g = Layers(rng, elem, shape)
         g.map(g.input, ("mul", "add"))
         g.map(g.input, ("sub", "div", "max", "min"))
@@ -412,8 +420,9 @@ def moving_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
                 y = g.add(Concat(x=x, others=(g.input,), y=g.new(Elem.I32, (2 * shape[0], *shape[1:]))))
                 wide = g.combine([g.input]) if elem is not Elem.F32 else g.map(g.input, ("mul",))
                 g.add(Concat(x=wide, others=(g.input,), y=g.like(wide, y.shape)))
-                g.window_sum(x, 2, 2)
-                g.window_sum(x, 3, 1, 1)
+                for read in (x, g.input):
+                    g.window_sum(read, 2, 2)
+                    g.window_sum(read, 3, 1, 1)
                 if elem is not Elem.F32:
                     g.combine([g.input, y_part(g, y, shape[0]), x])
                     g.combine([x, x])

@@ -24,7 +24,7 @@
 #define DIGITS_STEP(step) ((void)0)
 #endif
 
-/* Inside a larger function gcc runs out of registers for the adders, which costs more than the calls; and one copy for all layers will do. */
+/* Inside a larger function gcc runs out of registers, for a step's loops as for the adders, which costs more than the calls. */
 #if defined(__GNUC__) && __GNUC__ >= 8 && !defined(__clang__)
 #define DIGITS_NOINLINE __attribute__((noipa))
 #elif defined(__GNUC__)
@@ -43,7 +43,7 @@
     } while (0)
 
 /* The number of set bits in each byte of v. */
-static uint32_t digits_byte_counts(uint32_t v)
+static inline uint32_t digits_byte_counts(uint32_t v)
 {
     v -= v >> 1 & 0x55555555u;
     v = (v & 0x33333333u) + (v >> 2 & 0x33333333u);
@@ -51,7 +51,7 @@ static uint32_t digits_byte_counts(uint32_t v)
 }
 
 /* The sum of v's bytes, which must be below 256. */
-static uint32_t digits_byte_sum(uint32_t v)
+static inline uint32_t digits_byte_sum(uint32_t v)
 {
     return (v * 0x01010101u) >> 24;
 }
@@ -85,7 +85,7 @@ DIGITS_NOINLINE static void digits_sums3(const int16_t *restrict a, const int16_
 }
 
 /* Makes row oy of a pooling; row r of its input is at number r % 2 of x. */
-static void digits_step0_row(const uint8_t *restrict x, int32_t oy, uint8_t *restrict y)
+DIGITS_NOINLINE static void digits_step0_row(const uint8_t *restrict x, int32_t oy, uint8_t *restrict y)
 {
     const uint8_t *x0 = x + (oy * 2) % 2 * 6;
     const uint8_t *x1 = x + (oy * 2 + 1) % 2 * 6;
@@ -201,8 +201,8 @@ DIGITS_NOINLINE static uint32_t digits_step0_sixteen(const uint32_t *restrict w,
 
 /* Step 0: Conv_4 (Conv); BatchNormalization_5 (BatchNormalization); Where_8 (Where); MaxPool_6 (MaxPool)
  * u8 6x6x1 -> bin 3x3x5; kernel pair_conv, its rows taken by bit_pool
- * 1620 MACs, 128 bytes of constants, about 9237 cycles (compiler's estimate, zero wait states) */
-static void digits_step0(const uint8_t *restrict x, uint8_t *restrict out, int16_t *restrict strip, uint32_t *restrict table, uint8_t *restrict rows)
+ * 1620 MACs, 128 bytes of constants, about 9305 cycles (compiler's estimate, zero wait states) */
+DIGITS_NOINLINE static void digits_step0(const uint8_t *restrict x, uint8_t *restrict out, int16_t *restrict strip, uint32_t *restrict table, uint8_t *restrict rows)
 {
     for (int32_t k = 0; k < 24; k++) {
         strip[k] = 0; /* and so stay the columns outside the image */
@@ -265,8 +265,8 @@ static int32_t digits_step1_gather(const uint8_t *restrict x, int32_t y0, int32_
 
 /* Step 1: MatMul_10 (MatMul)
  * bin 3x3x5 -> i8 1x1x4; kernel binary_conv
- * 180 MACs, 48 bytes of constants, about 402 cycles (compiler's estimate, zero wait states) */
-static void digits_step1(const uint8_t *restrict x, int8_t *restrict y, uint32_t *restrict patch)
+ * 180 MACs, 48 bytes of constants, about 405 cycles (compiler's estimate, zero wait states) */
+DIGITS_NOINLINE static void digits_step1(const uint8_t *restrict x, int8_t *restrict y, uint32_t *restrict patch)
 {
     for (int32_t oy = 0; oy < 1; oy++) {
         for (int32_t ox = 0; ox < 1; ox++) {
@@ -285,8 +285,8 @@ static void digits_step1(const uint8_t *restrict x, int8_t *restrict y, uint32_t
 
 /* Step 2: Add_11 (Add)
  * kernel store
- * 16 bytes of constants, about 78 cycles (compiler's estimate, zero wait states) */
-static void digits_step2(const int8_t *restrict x, float *restrict out)
+ * 16 bytes of constants, about 74 cycles (compiler's estimate, zero wait states) */
+DIGITS_NOINLINE static void digits_step2(const int8_t *restrict x, float *restrict out)
 {
     for (int32_t c = 0; c < 4; c++) {
         float v = (float)x[c];
@@ -298,8 +298,8 @@ static void digits_step2(const int8_t *restrict x, float *restrict out)
 
 /* Step 3: Add_11 (Add)
  * kernel classify
- * 0 bytes of constants, about 50 cycles (compiler's estimate, zero wait states) */
-static void digits_step3(digits_result *result)
+ * 0 bytes of constants, about 47 cycles (compiler's estimate, zero wait states) */
+DIGITS_NOINLINE static void digits_step3(digits_result *result)
 {
     int32_t best = 0;
     for (int32_t k = 1; k < 4; k++) {

@@ -111,6 +111,17 @@ def test_prediction_is_within_30_percent_of_the_simulator(graph: Graph, forced: 
         assert predicted == pytest.approx(s.spent, rel=0.3), s
 
 
+@pytest.mark.parametrize("outputs", [2, 32])
+def test_a_window_is_unpacked_once_however_few_its_sums_are(outputs: int) -> None:
+    g = layers(Elem.U8, (64, 8, 8))
+    g.conv(g.binary(), outputs, 1, bits=False)
+    spent = {s.kernel: (s.work, s.spent) for s in measure_graph(g.graph(), M4, "sbs_conv", np.random.default_rng(8))}
+    work, cycles = spent["sbs_conv"]
+    predicted = sum(cost(M4.cost, "sbs_conv", part) * times for part, times in work.items())
+    assert predicted == pytest.approx(cycles, rel=0.1)
+    assert cycles < 64 * 2200  # a pixel; bit by bit, unpacking alone took 1,700
+
+
 def test_one_kernel_is_fitted_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """From every program that has it: none is forced to concatenate."""
     g = layers(Elem.I8, (12, 3, 3))
