@@ -8,6 +8,7 @@ import jinja2
 from numpy.typing import NDArray
 
 from bnncc.kernels.base import literal
+from bnncc.kernels.quads import batches
 from bnncc.program import Constant, Program
 from bnncc.resources import folder
 
@@ -48,7 +49,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    made.globals.update(linear=linear, gray_walk=gray_walk)
+    made.globals.update(linear=linear, gray_walk=gray_walk, quad_batches=batches)
     return made
 
 
@@ -106,6 +107,7 @@ def helpers(program: Program, body: str) -> str:
             used=used,
             tables=sorted(tables),
             lut_functions=sorted(u for u in used if re.fullmatch(r"lut_(bits|sums|table)\d+", u)),
+            quad_lookups=sorted(int(u.removeprefix("quads")) for u in used if re.fullmatch(r"quads\d+", u)),
         )
     )
     return in_ram(reindent(text), upper) if "RAM" in used else reindent(text)

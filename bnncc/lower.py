@@ -184,10 +184,10 @@ def stream(graph: Graph, core: Core, forced: str | None, excluded: Excluded) -> 
     for op in graph.ops:
         conv = made.get(op.x.name)
         if isinstance(op, MaxPool | NormSign) and isinstance(conv, Conv) and graph.sole_user(op.x) is op:
-            both = Streamed.of(conv, op)
+            at_once = int(choose(conv, core, forced, excluded)[0].rows(conv)) if takes_rows(op) else 0
+            both = Streamed.of(conv, op, at_once)
             whole, out = (tensor_buffer(t, 0, 0).bytes for t in (op.x, op.y))
-            smaller = whole * both.ring // op.x.shape[1] + out < whole
-            if smaller and takes_rows(op) and choose(conv, core, forced, excluded)[0].rows(conv):
+            if at_once and whole * both.ring // op.x.shape[1] + out < whole:
                 del made[op.x.name]
                 made[op.y.name] = both
                 continue

@@ -30,6 +30,15 @@ class Access:
     def binary(self) -> bool:
         return self.tensor.elem is Elem.BIN
 
+    @property
+    def channel_step(self) -> int:
+        """How far the values of two channels of a pixel are from each other."""
+        return self.tensor.pixels if self.planar else 1
+
+    @property
+    def pixel_step(self) -> int:
+        return 1 if self.planar else self.tensor.shape[0]
+
     def at(self, c: str, p: str) -> str:
         """The index of channel c, pixel p."""
         channels = self.tensor.shape[0]
@@ -98,6 +107,12 @@ class StepView:
         """How many rows of a convolution's output are kept."""
         assert isinstance(self.step.op, Streamed)
         return self.step.op.ring
+
+    @property
+    def span(self) -> int:
+        """How many rows of it a window of what takes them spans."""
+        assert isinstance(self.step.op, Streamed)
+        return self.step.op.span
 
     @property
     def weights(self) -> str:

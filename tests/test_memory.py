@@ -72,7 +72,8 @@ def test_what_a_pool_drops_is_never_stored() -> None:
     assert rows.bytes == 2 * 10 * 2 * 4
     inputs, pooled = c.program.buffer(first.op.y.name), c.program.buffer(second.op.y.name)
     scratch = sum(c.program.buffer(f"step1:{name}").bytes for name, _, _ in second.parts.scratch)
-    assert c.program.arena_bytes == c.program.arena_bound == inputs.bytes + pooled.bytes + scratch
+    assert load(c.program, second) == inputs.bytes + pooled.bytes + scratch
+    assert c.program.arena_bytes == c.program.arena_bound
     assert c.verify(samples=8).ok
 
 

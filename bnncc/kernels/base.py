@@ -38,7 +38,8 @@ class Kernel:
 
     `refuses` gives the reason why this kernel cannot do an op, "" if it can. `build(op, name)` gives its constants, scratch
     and template parameters; `work(op)` how often each of its loops runs, which the core's [cost.NAME] prices in its unit.
-    `rows(op)`: whether the C of a convolution makes one row after the other (`rows` of _stream.c.j2), so that another op can take them.
+    `rows(op)`: how many rows the C of a convolution makes at a time, from top to bottom (`rows` of _stream.c.j2, or `rows_at_once`), so
+    that another op can take them; 0 if it does not.
     `apart(op)`: whether it makes bits pixel by pixel, so that it can leave room between them for what is made by others (`s.apart`).
     `in_place(op)` are the inputs, by number, whose memory the output may have: the C reads an element before it writes there.
     `worst(op)` is a bound on `work` for any data, if `work` is only what is expected of them.
@@ -54,7 +55,7 @@ class Kernel:
     build: Callable[[Op, str], Parts]
     work: Callable[[Op], Mapping[str, float]]
     in_place: Callable[[Op], tuple[int, ...]] = operands
-    rows: Callable[[Op], bool] = lambda _: False
+    rows: Callable[[Op], int] = lambda _: 0
     apart: Callable[[Op], bool] = lambda _: False
     worst: Callable[[Op], Mapping[str, float]] | None = None
     mve: bool = False  # only for cores with the vector extension

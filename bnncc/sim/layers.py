@@ -180,7 +180,7 @@ def programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
     """The layers to measure, many to a program, with the kernel to force."""
     yield from binary_programs(rng)
     yield from sparse_programs(rng)
-    yield from pair_programs(rng)
+    yield from quad_programs(rng)
     yield from lut_programs()
     yield from depthwise_programs(rng)
     yield from value_programs(rng)
@@ -256,7 +256,7 @@ def sparse_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | Non
                 yield g.graph(), kernel
 
 
-def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
+def quad_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]]:
     """First layers."""
     for elem, shape in ((Elem.U8, (1, 14, 14)), (Elem.U8, (3, 10, 10)), (Elem.I8, (2, 9, 8)), (Elem.U8, (6, 7, 7))):
         g = Layers(rng, elem, shape)
@@ -272,7 +272,7 @@ def pair_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]
             if shape[0] * kernel**2 < 100:
                 g.conv(g.input, out, kernel, pad=kernel // 2, stride=stride)
         g.conv(g.input, 32, 3)
-        for forced in ("pair_conv", "pair_conv_ram"):
+        for forced in ("quad_conv", "quad_conv_ram"):
             yield g.graph(), forced
 
 

@@ -39,7 +39,7 @@ def test_bench(run):
     assert all(keys <= r.keys() and r["shape"] == "depthwise" and r["cycles"] > 0 for r in rows)
     table = run("bench", "--shape", "depthwise", "--kernel", "depthwise_conv")
     assert "estimated, zero wait states" in table.out
-    for arguments in (["--shape", "nothing"], ["--kernel", "nothing"], ["--shape", "fc", "--kernel", "pair_conv"]):
+    for arguments in (["--shape", "nothing"], ["--kernel", "nothing"], ["--shape", "fc", "--kernel", "quad_conv"]):
         refused = run("bench", *arguments)
         assert refused.code == 2
         assert "E0412" in refused.err

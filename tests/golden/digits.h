@@ -3,7 +3,7 @@
  *
  *     #include "digits.h"
  *
- *     static digits_context context; // 168 bytes of working memory
+ *     static digits_context context; // 680 bytes of working memory
  *     static digits_input input[DIGITS_INPUT_COUNT]; // 1 x 6 x 6: channels x height x width
  *     digits_result result;
  *
@@ -23,7 +23,7 @@ extern "C" {
 #endif
 
 #define DIGITS_INPUT_COUNT 36 /* values of digits_input */
-#define DIGITS_STEP_COUNT 4 /* calls in digits_run, for DIGITS_STEP */
+#define DIGITS_STEP_COUNT 5 /* calls in digits_run, for DIGITS_STEP */
 #define DIGITS_EXIT_COUNT 0 /* early exits, the last one included; 0: none */
 #define DIGITS_T11_COUNT 4 /* values of result.t11 */
 
@@ -32,10 +32,9 @@ typedef uint8_t digits_input;
 /* Working memory; the caller owns it, its contents mean nothing between runs. */
 typedef struct {
     union {
-        uint32_t u32[42];
-        int16_t i16[84];
-        uint8_t u8[168];
-        int8_t i8[168];
+        uint32_t u32[170];
+        uint8_t u8[680];
+        int8_t i8[680];
     } arena;
 } digits_context;
 

@@ -51,7 +51,8 @@ def named(case: Case, index: int) -> Op:
     x, *others = (replace(t, name="input" if case.is_input(k) else f"x{index}_{k}") for k, t in enumerate(op.inputs))
     changed = {"x": x, "others": tuple(others), "y": replace(op.y, name=f"y{index}")}
     if isinstance(op, Streamed):
-        return Streamed.of(replace(op.conv, x=x, others=tuple(others)), replace(op.then, y=changed["y"]))
+        conv, then = replace(op.conv, x=x, others=tuple(others)), replace(op.then, y=changed["y"])
+        return Streamed.of(conv, then, op.at_once)
     if isinstance(op, Store):
         changed["output"] = replace(op.output, tensor=x)
     return replace(op, **changed)

@@ -250,8 +250,10 @@ def table_conv(rng: np.random.Generator) -> Op:
     return conv(rng, pick(rng, *VALUES[:-1]))
 
 
-def pair_conv(rng: np.random.Generator) -> Op:
-    return conv(rng, pick(rng, *VALUES[:-1]), int(rng.integers(1, 5)))
+def quad_conv(rng: np.random.Generator) -> Op:
+    """At times a window of one row, or an image of one."""
+    given = window(rng, pick(rng, 3, 3, 5), pick(rng, 1, 10, 10))
+    return conv(rng, pick(rng, *VALUES[:-1]), int(rng.integers(1, 5)), given=given)
 
 
 def real_conv(rng: np.random.Generator) -> Op:
@@ -489,8 +491,8 @@ MAKERS: dict[str, Callable[[np.random.Generator], Op]] = {
     "depthwise_conv": depthwise_conv,
     "value_conv": value_conv,
     "table_conv": table_conv,
-    "pair_conv": pair_conv,
-    "pair_conv_ram": pair_conv,
+    "quad_conv": quad_conv,
+    "quad_conv_ram": quad_conv,
     "real_conv": real_conv,
     "threshold": threshold,
     "bit_pool": bit_pool,

@@ -26,7 +26,7 @@ OF_BITS = (*SPARSE, "lut_conv", "binary_conv", "binary_dense", "grouped_conv", "
 READS_INPUT = [k for k in MAKERS if k not in OF_BITS]
 READS_INPUT = [k for k in READS_INPUT if k not in ("concat_bits", "move_pixels")]
 PLAIN = ("combine", "map", "sbs_vector", "sbs_conv_ram")
-OVERWRITES = [k for k in MAKERS if k in PLAIN or (k.endswith(("conv", "dense", "_pool")) and k != "pair_conv")]
+OVERWRITES = [k for k in MAKERS if k in PLAIN or (k.endswith(("conv", "dense", "_pool")) and k != "quad_conv")]
 
 
 def case(rng, kernel, *, small=False, layout=""):

@@ -34,7 +34,7 @@ def pooled(rng: np.random.Generator, kernel: str, most: int = 300_000) -> Stream
         least = tuple((rng.random(conv.y.shape[0]) < 0.5).tolist()) if rng.random() < 0.5 else ()
         made = MaxPool(x=conv.y, y=replace(conv.y, name="pooled", shape=(conv.y.shape[0], *out)), minimum=least, **g)
         if made.slide(made.spread(np.ones((1, 1, *conv.y.shape[1:])), 0)).any(axis=(4, 5)).all():
-            return Streamed.of(conv, made)
+            return Streamed.of(conv, made, int(chosen.rows(conv)))
 
 
 @pytest.mark.parametrize("core", ["cortex-m0", "cortex-m4"])
@@ -48,7 +48,7 @@ def test_in_the_simulator(core, tmp_path):
         check(c, stored)
 
 
-NO_SUMS = ("real_conv", "pair_conv", "pair_conv_ram", "sbs_conv_blocks")  # real ones, or bits alone
+NO_SUMS = ("real_conv", "quad_conv", "quad_conv_ram", "sbs_conv_blocks")  # real ones, or bits alone
 
 
 @pytest.mark.parametrize("kernel", ROWS)
