@@ -91,7 +91,6 @@ def helpers(program: Program, body: str) -> str:
     """The functions and macros that the steps' C calls, and what these call themselves."""
     name, upper = program.name, program.name.upper()
     used = set(re.findall(rf"\b(?:{name}|{upper})_(\w+)\(", body))
-    used |= {"NOINLINE"} if f"{upper}_NOINLINE" in body else set()
     used |= {"RAM"} if any(s.in_ram for s in program.steps) else set()
     tables = {
         (str(s.parts.params["patch_type"]), str(s.parts.params["table_type"]))
