@@ -160,10 +160,10 @@ def border_pixels(op: Conv) -> int:
 
 def row_work(op: Conv, pixels: int, prefix: str, words: int) -> dict[str, float]:
     """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and 4, 2 and 1 left over;
-    shorter rows are compared in line."""
+    shorter rows are compared in line, otherwise where they end in bits."""
     rows = pixels * op.weight.shape[0]
     if words <= 3 and not prefix:
-        return {f"row{words}": rows}
+        return {f"{'bit_' if op.cut else ''}row{words}": rows}
     parts = {"block8": words // 8, "words4": words // 4 % 2, "words2": words // 2 % 2, "words1": words % 2}
     return {f"{prefix}channel": rows, **{prefix + part: rows * times for part, times in parts.items()}}
 

@@ -325,7 +325,7 @@ static int32_t digits_step2_gather(const uint8_t *restrict x, int32_t y0, int32_
 
 /* Step 2: MatMul_10 (MatMul)
  * bin 3x3x5 -> i8 1x1x4; kernel binary_conv
- * 180 MACs, 48 bytes of constants, about 405 cycles (compiler's estimate, zero wait states) */
+ * 180 MACs, 48 bytes of constants, about 396 cycles (compiler's estimate, zero wait states) */
 DIGITS_NOINLINE static void digits_step2(const uint8_t *restrict x, int8_t *restrict y, uint32_t *restrict patch)
 {
     for (int32_t oy = 0; oy < 1; oy++) {
