@@ -403,6 +403,7 @@ def real_programs(rng: np.random.Generator) -> Iterator[tuple[Graph, str | None]
         for groups in (2, 4, shape[0]):
             g.conv(x, shape[0], 3, pad=1, groups=groups)
             g.conv(x, 2 * shape[0], 3, groups=groups, bits=False)
+        g.conv(x, shape[0], 2, groups=4, bits=False)  # rows of three words, if of 96 channels
         g.conv(x, shape[0], 3, pad=1, pad_value=1, groups=2)
         g.conv(x, 2 * shape[0], 0, groups=2)
         yield g.graph(), "grouped_conv"
