@@ -358,14 +358,14 @@ CODES: dict[str, tuple[str, str]] = {
         "A schedule is a table with kind (constant, exponential, step, linear, cosine), unit (step or epoch) and the kind's "
         "own settings: end and over, or factor and every.",
     ),
+    "E0722": (
+        "no such device for training",
+        "Training runs on the CPU or on GPUs that torch can use, as many as --devices on each of --nodes machines.",
+    ),
     "E0710": (
         "a recipe is not as it should be",
         "A recipe is a TOML file with the keys of docs/train.md. An unknown key, a value of another type, or a name "
         "that stands for nothing is refused, and so is a variant that the recipe does not have.",
-    ),
-    "E0722": (
-        "no such device for training",
-        "Training runs on the CPU or on GPUs that torch can use, as many as --devices on each of --nodes machines.",
     ),
     "E0711": (
         "the folder holds a run",

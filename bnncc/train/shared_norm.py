@@ -84,8 +84,10 @@ def alone(model: nn.Module) -> Iterator[None]:
     """While it lasts, batch normalisations work in each process by itself, as for samples that all processes see."""
     shared = any(type(layer) in ALONE for layer in model.modules())
     _exchanged(model, ALONE)
-    yield
-    _exchanged(model, KINDS if shared else {})
+    try:
+        yield
+    finally:
+        _exchanged(model, KINDS if shared else {})
 
 
 def _exchanged(model: nn.Module, kinds: dict[Any, Any]) -> nn.Module:
