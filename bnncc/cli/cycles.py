@@ -109,7 +109,9 @@ def show(found: Profile, program: Path, symbol: str | None) -> None:
     figures = [(key, label) for key, label in (("cycles", found.model), ("waiting_cycles", waiting)) if label]
     summary = as_dict(found, program, "", symbol)
     if symbol:
-        line(f"{symbol}: {found.calls:,} calls from outside; a call takes with all that it calls")
+        line(
+            f"{symbol}: {found.calls:,} call{'s' * (found.calls != 1)} from outside; a call takes with all that it calls"
+        )
         own, all_ = summary["symbol"]["self"], summary["symbol"]["inclusive"]
         line(
             f"  {all_['instructions_per_call']:,.1f} instructions, {own['instructions_per_call']:,.1f} of them its own"

@@ -33,7 +33,7 @@ class Insn:
 
     address: int
     size: int
-    name: str  # without condition and width: "ldr", "vadd"
+    name: str  # without condition and width: "ldr", "vadd"; "vmov_pair" moves two registers of the core
     kind: Kind
     writes: frozenset[int] = frozenset()  # general registers whose value it computes or loads, without write-back
     address_registers: frozenset[int] = frozenset()
@@ -127,6 +127,8 @@ def _classify(raw: Any) -> Insn:
     if name.startswith("v"):
         reads, result = raw.regs_access()
         accumulates = name in _FLOAT_ACCUMULATE
+        if name == "vmov" and sum(not _singles([r]) for r in registers) == 2:
+            name = "vmov_pair"
         return insn(
             Kind.FLOAT,
             words=_float_words(name, registers),

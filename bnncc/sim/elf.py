@@ -91,15 +91,17 @@ def word(elf: Path, address: int) -> int | None:
     return None
 
 
-def architecture(elf: Path) -> int:
-    """Tag_CPU_arch of an ELF file, 0 if it does not say (Arm, Addenda to the ABI: 11 and 12 are Armv6-M)."""
+def architecture(elf: Path) -> tuple[int, str]:
+    """Tag_CPU_arch of an ELF file and Tag_CPU_arch_profile ("A", "R", "M"); 0 and " " if it does not say (Arm, Addenda to the
+    ABI: 11 and 12 are Armv6-M)."""
+    found = {"TAG_CPU_ARCH": 0, "TAG_CPU_ARCH_PROFILE": ord(" ")}
     with elf.open("rb") as stream:
         section = ELFFile(stream).get_section_by_name(".ARM.attributes")
         for subsection in section.iter_subsections() if isinstance(section, ARMAttributesSection) else ():
             for part in subsection.iter_subsubsections():
-                for attribute in part.iter_attributes("TAG_CPU_ARCH"):
-                    return int(attribute.value)
-    return 0
+                for tag in found:
+                    found.update((tag, int(attribute.value)) for attribute in part.iter_attributes(tag))
+    return found["TAG_CPU_ARCH"], chr(found["TAG_CPU_ARCH_PROFILE"])
 
 
 def marks(elf: Path) -> list[tuple[int, int]]:

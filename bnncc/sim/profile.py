@@ -17,6 +17,7 @@ from bnncc.sim.elf import Function, architecture, functions, segments, word
 from bnncc.target import Core, Flash, Machine
 
 NO_FUNCTION = "(none)"  # code that no symbol covers
+LINK = "give a linked bare-metal program for an Arm Cortex-M: docs/cycles.md shows how to build one"
 _ARMV6M = (0, 11, 12)  # Tag_CPU_arch
 _CALLS = ("bl", "blx")
 
@@ -67,8 +68,7 @@ def profile(
     relative to `cwd` and ends by semihosting; `timeout` is in seconds. Raises UsageError E0410 (not for this core),
     E0411 (no such function), and what `count_elf` does.
     """
-    machine = machine_for(elf, core)
-    table = functions(elf)
+    machine, table = read(elf, core)
     function = find_function(table, symbol, elf) if symbol else None
     timing = Timing.of(core)
     try:
@@ -125,30 +125,38 @@ def attribute(counts: Counts, timing: Timing | None, table: Sequence[Function]) 
     return sorted(ran, key=lambda r: -(r.cycles + r.waited) if timing else -r.instructions)
 
 
+def read(elf: Path, core: Core) -> tuple[Machine, list[Function]]:
+    """The machine for a program, and its functions. Raises UsageError E0410."""
+    try:
+        return machine_for(elf, core), functions(elf)
+    except ELFError as error:
+        raise UsageError.of("E0410", f"this is no ELF file, or damaged: {error}", where=str(elf), remedy=LINK) from None
+
+
 def machine_for(elf: Path, core: Core) -> Machine:
     """The first of the core's machines with memory where the program lies, and its stack too if there is one.
 
-    Raises UsageError E0410.
+    Raises UsageError E0410, and ELFError.
     """
 
     def refused(why: str, remedy: str) -> UsageError:
         return UsageError.of("E0410", why, where=str(elf), remedy=remedy)
 
-    link = "give a linked bare-metal program for an Arm Cortex-M: docs/cycles.md shows how to build one"
     try:
         with elf.open("rb") as stream:
             header = ELFFile(stream).header
     except FileNotFoundError:
-        raise refused("there is no such file", link) from None
+        raise refused("there is no such file", LINK) from None
     except IsADirectoryError:
-        raise refused("this is a folder", link) from None
-    except ELFError:
-        raise refused("the file is no ELF file", link) from None
+        raise refused("this is a folder", LINK) from None
     if header["e_machine"] != "EM_ARM":
-        raise refused(f"the program is for another processor ({header['e_machine']})", link)
+        raise refused(f"the program is for another processor ({header['e_machine']})", LINK)
     if header["e_type"] != "ET_EXEC":
-        raise refused("the file is not a linked program", link)
-    if not core.thumb2 and architecture(elf) not in _ARMV6M:
+        raise refused("the file is not a linked program", LINK)
+    arch, kind = architecture(elf)
+    if kind in "AR":
+        raise refused(f"the program is for a Cortex-{kind}", LINK)
+    if not core.thumb2 and arch not in _ARMV6M:
         raise refused(
             f"the program was built for an architecture with Thumb-2; the {core.title} runs Armv6-M and would fault",
             f"build it with -mcpu={core.name}, or choose another --target",
@@ -163,7 +171,7 @@ def machine_for(elf: Path, core: Core) -> Machine:
         origin = fitting[0].flash[0]
         stack = word(elf, origin)
         if stack is None:
-            raise refused(f"the program has no vector table at {origin:#x}, where the core starts", link)
+            raise refused(f"the program has no vector table at {origin:#x}, where the core starts", LINK)
         return next((m for m in fitting if m.ram[0] < stack <= sum(m.ram)), fitting[0])
     where = ", ".join(
         f"{m.qemu}: {m.flash[1]:#x} bytes at {m.flash[0]:#x} and {m.ram[1]:#x} at {m.ram[0]:#x}" for m in core.machines

@@ -59,16 +59,21 @@ def run_elf(
         ) from None
     if done.returncode == 0:
         return Run(machine.qemu, machine.note, done.stdout)
-    said = last_lines(f"{done.stdout}\n{done.stderr}")
+    said = last_lines(f"{done.stdout}\n{without_registers(done.stderr)}")
     if done.stderr.startswith(f"{EMULATOR}:"):
         raise ToolError.of("E0506", f"QEMU did not start:\n{said}", remedy="`bnncc doctor` says what is installed")
     how = "crashed" if done.returncode < 0 else f"ended with status {done.returncode}"
     raise ModelError.of(
         "E0504",
-        f"the program {how} on {machine.qemu}:\n{said}",
+        f"the program {how} on {machine.qemu}" + (f":\n{said}" if said else ""),
         where=elf.name,
         remedy="report this as a defect of bnncc, with the model",
     )
+
+
+def without_registers(stderr: str) -> str:
+    """What QEMU says before it prints the registers, as it does where a core locks up."""
+    return stderr.partition("\nR00=")[0]
 
 
 def build_for_first_machine(

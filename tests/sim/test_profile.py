@@ -160,7 +160,7 @@ def test_code_without_symbols(tmp_path: Path) -> None:
 
 def refused(core: str, elf: Path, why: str) -> None:
     with pytest.raises(BnnccError, match=why) as error:
-        machine_for(elf, cores()[core])
+        profile(elf, cores()[core], cwd=elf.parent, timeout=10)
     assert (error.value.exit_code, error.value.diagnostics[0].code) == (2, "E0410")
 
 
@@ -168,12 +168,17 @@ def test_programs_that_the_target_cannot_run(tmp_path: Path) -> None:
     refused("cortex-m4", tmp_path / "nothing.elf", "no such file")
     refused("cortex-m4", tmp_path, "a folder")
     (tmp_path / "text.elf").write_text("int main(void);")
-    refused("cortex-m4", tmp_path / "text.elf", "no ELF file")
+    refused("cortex-m4", tmp_path / "text.elf", "is no ELF file")
     (tmp_path / "short.elf").write_bytes(b"\x7fELF\x01\x01")
-    refused("cortex-m4", tmp_path / "short.elf", "no ELF file")
+    refused("cortex-m4", tmp_path / "short.elf", "is no ELF file")
     refused("cortex-m4", Path("/bin/true").resolve(), "another processor")
 
     m3 = build(cores()["cortex-m3"], tmp_path)
+    (tmp_path / "half.elf").write_bytes(m3.read_bytes()[:600])
+    refused("cortex-m3", tmp_path / "half.elf", "damaged")
+    a9 = ["arm-none-eabi-gcc", "-mcpu=cortex-a9", "-nostdlib", "-Wl,-e,0", "-o", str(tmp_path / "a9.elf")]
+    subprocess.run([*a9, str(tmp_path / "code.S")], check=True)
+    refused("cortex-m3", tmp_path / "a9.elf", "for a Cortex-A")
     subprocess.run(
         ["arm-none-eabi-gcc", "-mcpu=cortex-m3", "-c", str(tmp_path / "main.c"), "-o", str(tmp_path / "main.o")],
         check=True,
@@ -225,3 +230,16 @@ def test_program_that_faults(tmp_path: Path) -> None:
     with pytest.raises(BnnccError, match="faults on Thumb-2") as error:
         run(cores()["cortex-m0"], tmp_path)
     assert (error.value.exit_code, error.value.diagnostics[0].code) == (1, "E0504")
+
+
+def test_program_that_locks_up_is_told_without_its_registers(tmp_path: Path) -> None:
+    (tmp_path / "code.S").write_text(
+        ".syntax unified\n.section .vectors\n.word 0x20004000, reset + 1\n.text\n.thumb_func\nreset: udf #0\n"
+    )
+    options = ["-mcpu=cortex-m4", "-mthumb", "-nostdlib", "-T", "examples/cycles/machine.ld"]
+    subprocess.run(
+        ["arm-none-eabi-gcc", *options, "-o", str(tmp_path / "code.elf"), str(tmp_path / "code.S")], check=True
+    )
+    with pytest.raises(BnnccError, match="crashed on mps2-an386:\nqemu: fatal: Lockup") as error:
+        profile(tmp_path / "code.elf", cores()["cortex-m4"], cwd=tmp_path, timeout=10)
+    assert "R00" not in str(error.value)
