@@ -221,7 +221,8 @@ class Search:
         rested = left[(self.floor[left] >= low) & (self.floor[left] < least)]
         for i in sorted(rested.tolist(), key=lambda i: (self.floor[i], -self.bytes[i])):
             offset = int(self.floor[i])
-            if offset > low or i > last:
+            # beside an output that could not take an input's place, no half step shows what the input clashes with
+            if (offset > low or i > last) and offset + self.bytes[i] <= self.limit:
                 yield i, offset, i
 
     def fits(self, i: int, offset: int, mate: int) -> bool:

@@ -84,6 +84,13 @@ def test_the_bound_is_not_always_reached():
     assert size >= bound
 
 
+def test_two_outputs_that_want_one_input():
+    """Only one of them can have its place: the search's own bound does not see that, and must not take a plan beyond its limit."""
+    wanted = words([(1, 0, 0), (3, 1, 3), (1, 3, 3), (2, 3, 3), (1, 0, 0), (1, 0, 0), (1, 0, 3)])
+    wanted[2:4] = [replace(b, over=("b1",)) for b in wanted[2:4]]
+    assert plan(wanted)[1:] == (20, 16)
+
+
 def test_a_chain_needs_only_two_neighbours():
     _, size, bound = plan(words([(10 + k, k, k + 1) for k in range(8)]))
     assert size == bound == 4 * (16 + 17)
