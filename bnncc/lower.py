@@ -16,7 +16,7 @@ from bnncc.plan import lower_bound, plan
 from bnncc.program import Buffer, Choice, Cost, Program, Step, tensor_buffer
 from bnncc.target import Core
 from bnncc.tensor import Elem, Op, Tensor
-from bnncc.waits import CODE_BYTES, for_code
+from bnncc.waits import for_code, that_fit
 
 
 def schedule(graph: Graph, *, depth_first: bool = False) -> list[Op]:
@@ -307,7 +307,7 @@ def code_in_ram(program: Program, core: Core, ram: Ram) -> Program:
     gains = {s.index: for_code(s.cost.estimate, core) for s in program.steps}
     hot = [k for k in sorted(gains, key=lambda k: -gains[k]) if gains[k] > WORTH * total]
     if ram.most is not None:
-        hot = hot[: max(0, (ram.most - program.arena_bytes) // CODE_BYTES)]
+        hot = [hot[k] for k in that_fit([program.steps[k].template for k in hot], ram.most - program.arena_bytes)]
     steps = (
         replace(s, in_ram=True, cost=replace(s.cost, waiting=s.cost.waiting - gains[s.index])) if s.index in hot else s
         for s in program.steps

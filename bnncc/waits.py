@@ -1,11 +1,26 @@
 """What waiting for flash costs, as the compiler predicts it. The simulator's model, which this is short for, is sim/flash.h."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnncc.target import Core, Flash
 
 CACHED_CODE = 1024  # bytes: a cache of so many holds the loops of a kernel
-CODE_BYTES = 1024  # of RAM that are set aside for the code of a step that runs there
+# What is set aside in RAM for the code of a step by a template, and for the functions that its steps share: a little more than
+# the most that gcc -O2 made of any network's, on any core.
+CODE_BYTES = {
+    "sbs_conv.c.j2": (2400, 1400),
+    "sbs_vector.c.j2": (2400, 2400),
+    "quad_conv.c.j2": (2400, 1950),
+    "lut_conv.c.j2": (2100, 600),
+    "binary_conv.c.j2": (1400, 1500),
+    "binary_dense.c.j2": (1400, 1500),
+    "grouped_conv.c.j2": (1400, 1500),
+    "table_conv.c.j2": (2700, 0),
+    "value_conv.c.j2": (2700, 0),
+    "real_conv.c.j2": (2700, 0),
+}
+OTHER_CODE = (2200, 0)
 
 
 @dataclass(frozen=True)
@@ -40,3 +55,17 @@ def for_code(cycles: float, core: Core) -> float:
     lines = cycles * core.fetch / flash.line_bytes
     ahead = flash.line_bytes / core.fetch - 1 if flash.prefetch else 0.0
     return float(lines * max(0.0, flash.wait_states - max(0.0, ahead)))
+
+
+def that_fit(templates: Sequence[str], room: int) -> list[int]:
+    """Of steps by these templates, the most wanted first: the numbers of those whose code fits into so many bytes of RAM."""
+    fitting = []
+    shared: set[str] = set()
+    for k, template in enumerate(templates):
+        own, with_others = CODE_BYTES.get(template, OTHER_CODE)
+        need = own + (0 if template in shared else with_others)
+        if need <= room:
+            fitting.append(k)
+            shared.add(template)
+            room -= need
+    return fitting

@@ -11,7 +11,7 @@ from bnncc.frontend.importer import import_model
 from bnncc.graph import Graph, check
 from bnncc.ops import Conv, Map, MaxPool, Sign, Upsample
 from bnncc.passes import PASSES, run_passes
-from bnncc.scalar import Step, step
+from bnncc.scalar import Operand, Step, step
 from bnncc.tensor import Elem, Op, Tensor
 from tests.nets import FAMILIES, Net, finish, random_net, small_net
 
@@ -202,6 +202,26 @@ def test_a_map_that_feeds_an_output_and_a_sign() -> None:
     last = agree(two, samples(two))
     assert len(last.outputs[1].steps) == 2
     assert [type(op).__name__ for op in last.ops] == ["Threshold"]
+
+
+def test_sums_of_which_float32_is_made_anyway_are_not_stored() -> None:
+    """conv - normalisation - sign, and the normalised values are added later: the sign reads those, not the sums."""
+    r = np.random.default_rng(0)
+    weight = r.choice([-1, 1], (4, 4, 1, 1)).astype(np.int8)
+    conv = Conv(x=INPUT, y=Tensor("a", Elem.I16, INPUT.shape, -512, 512), weight=weight, kernel=(1, 1))
+    scaled = mapped(conv.y, "m", step("mul", [2.0, -1.0, 0.5, 0.25]), step("add", [0.5, 1.0, -2.0, -0.3]))
+    sign = Sign(x=scaled.y, y=bits("s", scaled.y.shape), at_zero=1)
+    second = Conv(x=sign.y, y=Tensor("b", Elem.I8, INPUT.shape, -4, 4), weight=weight, kernel=(1, 1))
+    total = Map(
+        x=second.y, y=Tensor("t", Elem.F32, INPUT.shape), steps=(Operand("add", 0),), others=(scaled.y,), origin=("t",)
+    )
+    graph = chain(conv, scaled, sign, second, total)
+    last = agree(graph, samples(graph, 20))
+    assert [(type(op).__name__, op.y.elem) for op in last.ops] == [
+        ("Conv", Elem.F32),
+        ("Threshold", Elem.BIN),
+        ("Conv", Elem.F32),
+    ]
 
 
 def test_a_convolution_that_is_also_an_output_keeps_its_accumulator() -> None:

@@ -30,11 +30,20 @@ def find_thresholds(graph: Graph) -> Graph:
         elif maker is None or steps is None:
             out.append(threshold(graph, often, op, op.x, (), problems))
         elif not isinstance(norm := graph.producer(maker.x), Normalize):
-            out.append(threshold(graph, often, replace(op, origin=joined(maker, op)), maker.x, steps, problems))
+            made = threshold(graph, often, replace(op, origin=joined(maker, op)), maker.x, steps, problems)
+            out.append(threshold(graph, often, op, op.x, (), []) if made_anyway(graph, maker) else made)
         else:
             out.append(norm_sign(graph, norm, steps, op, problems) or threshold(graph, often, op, op.x, (), problems))
     raise_all(problems)
     return graph.with_ops(needed(graph.with_ops(out), [o.tensor for o in graph.outputs]))
+
+
+def made_anyway(graph: Graph, maker: Op) -> bool:
+    """Whether something else than signs reads what the Map makes, and nothing else what it reads: then it becomes part of the
+    convolution before it if the signs read its float32 too, and the sums are never stored."""
+    conv = graph.producer(maker.x)
+    alone = isinstance(conv, Conv) and not conv.file_error and not graph.is_output(maker.x)
+    return alone and graph.users(maker.x) == [maker] and not all(isinstance(u, Sign) for u in graph.users(maker.y))
 
 
 def before_sign(steps: tuple[Step, ...] | None) -> tuple[Step, ...] | None:
