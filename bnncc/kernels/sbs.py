@@ -23,7 +23,8 @@ from bnncc.tensor import Op
 from bnncc.waits import Reads
 
 LANES = 32  # output channels at a time
-REACH = 16_382  # rows of a block that 16-bit entries reach
+REACH = 16_382  # rows from a list's first one that 16-bit entries reach
+MOST_TAPS = 32_000  # whose counts, and what they begin with, fit 16 binary digits
 MOST_COLUMNS = 64  # whose lists the C keeps on its stack
 LINK = 8  # halfwords at the end of a list
 LISTING = 9 / 6.8  # what it takes to list an input, relative to adding its row in one block
@@ -37,8 +38,14 @@ def refuse(op: Op) -> str:
         return f"its channels are in {c.groups} groups that are not whole words"
     if reason := refuse_variants(c, Windows.of(c)):
         return reason
-    reach = c.taps + c.kernel[1] + 2 * MOST_VARIANTS
-    return "" if reach <= REACH else f"a block of {c.taps} inputs is beyond the reach of 16-bit entries"
+    if c.taps > MOST_TAPS:
+        return f"the sums of {c.taps} inputs are beyond 16 binary digits"
+    column = c.taps // Windows.of(c).kernel[1]
+    return (
+        ""
+        if column + 1 + 2 * MOST_VARIANTS <= REACH
+        else f"a column of {column} inputs is beyond the reach of 16-bit entries"
+    )
 
 
 def build(op: Op, name: str, lanes: int = LANES, *, by_block: bool = False) -> Parts:
@@ -110,6 +117,7 @@ def build(op: Op, name: str, lanes: int = LANES, *, by_block: bool = False) -> P
             "mask": (1 << o % 32) - 1 if o % 32 else 0,
             "taps": c.taps,
             "column": windows.kernel[0] * channels + 1,
+            "far": c.taps + windows.kernel[1] + 2 * MOST_VARIANTS > REACH,
             "span": windows.span,
             "ring": ring,
             "by_block": by_block,

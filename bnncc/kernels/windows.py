@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from bnncc.ops import Conv
 from bnncc.program import Constant
 
+LONGEST_COLUMN = 16_000  # inputs of a window that are taken as one column: 16-bit entries of a list reach them
 MOST_VARIANTS = 120  # classes of windows that signed bytes number, those with unset inputs included
 INTS = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a convolution as the C walks them: a dense layer's one window is one column, and an image one pixel wide
-    is turned, so that its windows share columns. Both leave the order in memory as it is."""
+    """The windows of a convolution as the C walks them: a dense layer's one window is one column if that is not too long, and an
+    image one pixel wide is turned, so that its windows share columns. Both leave the order in memory as it is."""
 
     image: tuple[int, int, int]
     out: tuple[int, int]
@@ -27,7 +28,7 @@ class Windows:
     @classmethod
     def of(cls, op: Conv) -> "Windows":
         c, h, w = op.x.shape
-        if op.whole:
+        if op.whole and op.taps <= LONGEST_COLUMN:
             return cls((c, h * w, 1), (1, 1), (h * w, 1), (1, 1), (1, 1), (0, 0))
         plain = cls.plain(op)
         return plain.turned() if w == op.kernel[1] == op.y.shape[2] == 1 and op.pads[1] == 0 else plain

@@ -221,19 +221,30 @@ def test_more_than_16_bits_count(value, tmp_path):
     run_all(cases, HOST_CORE, tmp_path)
 
 
-@pytest.mark.parametrize("where", ["host", "cortex-m0plus", "cortex-m4"])
-def test_counts_of_many_inputs(where, tmp_path):
-    """Nearly as many inputs as a list's entries reach, from none to all of them set; weights alike and not."""
+MANY = {  # channels and the window
+    "one column": (16_000, whole(1, 1)),
+    "two columns": (5_200, whole(3, 2)),
+    "a border": (1_830, {**whole(2, 3), "out": (2, 3), "kernel": (3, 3), "pads": (1, 1, 1, 1)}),
+}
+
+
+@pytest.mark.parametrize("where", ["host", "cortex-m0plus", "cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("many", MANY)
+def test_counts_of_many_inputs(many, where, tmp_path):
+    """Nearly as many inputs as a list's entries reach, and more in several lists, from none to all set; weights alike and not."""
     rng = np.random.default_rng(6)
-    count, shares = 16_000, np.array([0, 0.3, 0.49, 0.66, 1])
-    op = conv(rng, Elem.BIN, count, 4, whole(1, 1))
-    weight = np.concatenate([np.full((1, count, 1, 1), -1), np.full((1, count, 1, 1), 1), op.weight[2:]])
-    values = np.where(rng.random((len(shares), count, 1, 1)) < shares[:, None, None, None], 1, -1).astype(np.int8)
-    cut = Cut(np.array([[0, 0, 0, 8]]), np.zeros((1, 4), bool))
-    y = tensor("y", Elem.BIN, (4, 1, 1))
-    op = type(op)(**{**op.__dict__, "y": y, "cut": cut, "pad_value": 0, "weight": weight.astype(np.int8)})
+    count, shares = MANY[many][0], np.array([0, 0.3, 0.49, 0.66, 1])
+    op = conv(rng, Elem.BIN, count, 40, MANY[many][1])
+    weight = op.weight.copy()
+    weight[0], weight[1] = -1, 1
+    values = np.where(rng.random((len(shares), *op.x.shape)) < shares[:, None, None, None], 1, -1).astype(np.int8)
+    cut = Cut(np.array([[0, 0, 0, 8] * 10]), np.zeros((1, 40), bool))
+    y = tensor("y", Elem.BIN, op.y.shape)
+    op = type(op)(**{**op.__dict__, "y": y, "cut": cut, "pad_value": 0, "weight": weight})
     core = HOST_CORE if where == "host" else cores()[where]
-    run_all([Case(op, "sbs_conv", (values,))], core, tmp_path, sim=where != "host")
+    kernel = "sbs_vector" if where == "cortex-m55" else "sbs_conv"
+    assert not next(k for k in KERNELS if k.name == kernel).refuses(op)
+    run_all([Case(op, kernel, (values,))], core, tmp_path, sim=where != "host")
 
 
 COMPILERS = {"clang": ("clang",), "gcc": ("gcc",)} | {c.name: (COMPILER, *c.flags) for c in cores().values()}
