@@ -54,13 +54,14 @@ def environment() -> jinja2.Environment:
 
 
 def reindent(text: str) -> str:
-    """C with four spaces a level, whatever the templates' own nesting was; blank lines neither double nor begin or end a block."""
+    """C with four spaces a level, whatever the templates' own nesting was; blank lines neither double nor begin or end a block,
+    nor stand in assembly."""
     out: list[str] = []
     depth = 0
     for raw in text.splitlines():
         line = raw.strip()
         if not line:
-            if out and out[-1] and not out[-1].endswith("{"):
+            if out and out[-1] and not out[-1].endswith("{") and not out[-1].lstrip().startswith('"'):
                 out.append("")
             continue
         if line.startswith("}") and out and not out[-1]:

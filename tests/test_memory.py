@@ -78,7 +78,7 @@ def test_what_a_pool_drops_is_never_stored() -> None:
 
 
 PICTURE = """\
-arena 2,416 bytes, which is its lower bound; a column is 37.8 bytes
+arena 2,396 bytes, which is its lower bound; a column is 37.4 bytes
 o output, * output in an input's place, i input, s scratch, - kept for a later step
 step     bytes  0                                                          2,416
    0     2,376 |oooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooss | real_conv

@@ -111,7 +111,7 @@ def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, 
     if cut.classes is not None:
         highest = int(cut.classes.max())
         kind = "uint8_t" if highest < 1 << 8 else "uint16_t" if highest < 1 << 16 else "int32_t"
-        params["class_type"] = kind
+        params["pixel_class"] = f"{name}_classes[oy * {cut.classes.shape[1]} + ox]"
         arrays.append(Constant(f"{name}_classes", kind, cut.classes.ravel().astype(DTYPES[kind])))
     return tuple(arrays), params
 

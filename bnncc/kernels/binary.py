@@ -1,11 +1,13 @@
 """Convolution of -1/+1 inputs with -1/+1 weights: xor, carry-save popcount, one patch of packed bits a pixel."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from bnncc.kernels.base import Array, Kernel, always, epilogue, epilogue_work
-from bnncc.layout import Unit, pack_bits, unit
+from bnncc.kernels.windows import Variants, Windows, variant_of, variants
+from bnncc.layout import DTYPES, Unit, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Elem, Op
@@ -60,36 +62,56 @@ def refuse_grouped(op: Op) -> str:
     return refuse_values(c) or ("" if c.groups > 1 else "its channels are in one group")
 
 
-def edge_words(u: Unit, values: Array) -> list[int]:
-    """The words that a padding pixel of -1 and +1 counts as."""
-    return [int(w) for w in pack_bits(values > 0, u)]
+def block(outputs: int) -> int:
+    """Rows of weights that are compared at a time: at most 16, and a divisor of how many a patch serves."""
+    return max(rows for rows in range(1, 17) if outputs % rows == 0)
+
+
+def padding_sums(op: Conv, kinds: Variants) -> Array:
+    """[classes of windows, O]: by how much too little the accumulator gets where padding is a -1 of the patch, whatever it is."""
+    o, channels = op.weight.shape[:2]
+    missing = 1 + np.repeat(op.padding.reshape(op.groups, channels), o // op.groups, axis=0)  # of each output's group
+    by_tap = np.einsum("ocyx,oc->oyx", op.weight.astype(np.int64), missing)
+    return np.asarray(np.einsum("oyx,vyx->vo", by_tap, ~kinds.valid))
+
+
+def compared(op: Conv, name: str, weights: Array, served: int, **params: object) -> Parts:
+    """For rows of weights [O, words], of which each patch is compared with `served`; the assembly is for more than 3 words.
+
+    Where padding is not -1, which it is in the patch, each class of windows has its own levels, or what its sums begin with.
+    """
+    words = int(weights.shape[1])
+    kinds = variants(op, Windows.plain(op))
+    missing = padding_sums(op, kinds)
+    cut = op.cut
+    extra: tuple[Constant, ...] = ()
+    params = {"words": words, "block": block(served), "based": bool(missing.any()) and cut is None, **params}
+    if missing.any():
+        params["pixel_class"], extra = variant_of(kinds, name)
+        if cut is not None:
+            classed = replace(
+                cut, levels=cut.levels[kinds.cuts] - missing, inverts=cut.inverts[kinds.cuts], classes=kinds.of
+            )
+            op = replace(op, cut=classed)
+        else:
+            base = op.taps + missing
+            kind = params["base_type"] = "int16_t" if np.abs(base).max() < 1 << 15 else "int32_t"
+            extra = (Constant(f"{name}_base", kind, base.astype(DTYPES[kind])), *extra)
+    constants, shared = epilogue(op, name)
+    constants = tuple(c for c in constants if not missing.any() or c.name != f"{name}_classes")
+    rows = Constant(f"{name}_weights", "uint32_t", weights)
+    return Parts((rows, *constants, *extra), (), {**shared, **params}, stack=48 if words > 3 else 0)
 
 
 def build_patch(op: Op, name: str) -> Parts:
     c = conv(op)
-    u = unit(c.x.shape[0])
-    words = patch_words(c)
-    masked = c.padded and c.pad_value == 0
-    constants, params = epilogue(c, name)
-    weights = Constant(f"{name}_weights", "uint32_t", packed_weights(c))
-    scratch = [("patch", "uint32_t", words)] + ([("mask", "uint32_t", words)] if masked else [])
-    edge = edge_words(u, c.padding)
-    full = edge_words(u, np.ones(c.x.shape[0]))
-    edges: tuple[Constant, ...] = ()
-    if c.padded and c.pad_value != 0 and u.words > 1:
-        edges = (Constant(f"{name}_edge", "uint32_t", np.array(edge, np.uint32)),)
-    return Parts(
-        (weights, *constants, *edges),
-        tuple(scratch),
-        {**params, "words": words, "unit": u, "masked": masked, "edge": edge[0], "full": full[0]},
-    )
+    parts = compared(c, name, packed_weights(c), c.y.shape[0], unit=unit(c.x.shape[0]), in_runs=in_runs(c))
+    return replace(parts, scratch=(("patch", "uint32_t", patch_words(c)),))
 
 
 def build_dense(op: Op, name: str) -> Parts:
     c = conv(op)
-    constants, params = epilogue(c, name)
-    weights = Constant(f"{name}_weights", "uint32_t", packed_weights(c))
-    return Parts((weights, *constants), (), {**params, "words": patch_words(c)})
+    return compared(c, name, packed_weights(c), c.y.shape[0])
 
 
 def build_grouped(op: Op, name: str) -> Parts:
@@ -98,12 +120,10 @@ def build_grouped(op: Op, name: str) -> Parts:
     words = -(-c.taps // 32)
     flat = np.zeros((o, words * 32), bool)
     flat[:, : c.taps] = c.weight.transpose(0, 2, 3, 1).reshape(o, c.taps) > 0
-    weights = Constant(f"{name}_weights", "uint32_t", pack_bits(flat, Unit("uint32_t", 32, words)))
-    masked = c.padded and c.pad_value == 0
-    scratch = [("patch", "uint32_t", words)] + ([("mask", "uint32_t", words)] if masked else [])
-    constants, params = epilogue(c, name)
-    groups = {"group_inputs": inputs, "group_outputs": o // c.groups, "unit": gathered(c)}
-    return Parts((weights, *constants), tuple(scratch), {**params, **groups, "words": words, "masked": masked})
+    weights = pack_bits(flat, Unit("uint32_t", 32, words))
+    served = o // c.groups
+    parts = compared(c, name, weights, served, group_inputs=inputs, group_outputs=served, unit=gathered(c))
+    return replace(parts, scratch=(("patch", "uint32_t", words),))
 
 
 def gathered(c: Conv) -> int:
@@ -115,14 +135,12 @@ def gathered(c: Conv) -> int:
 def work_grouped(op: Op) -> Mapping[str, float]:
     c = conv(op)
     pixels = c.y.pixels
-    masked = border_pixels(c) if c.padded and c.pad_value == 0 else 0
     return {
         "call": 1,
         "group": pixels * c.groups,
         "padded_tap" if c.padded else "tap": pixels * c.groups * c.kernel[0] * c.kernel[1],
         "padded_input" if c.padded else "input": pixels * c.groups * c.taps // gathered(c),
-        **row_work(c, pixels - masked, "", -(-c.taps // 32)),
-        **row_work(c, masked, "masked_", -(-c.taps // 32)),
+        **row_work(c, pixels, -(-c.taps // 32), c.weight.shape[0] // c.groups),
         "bit": pixels * c.weight.shape[0] if c.cut else 0,
         **epilogue_work(c),
     }
@@ -130,20 +148,35 @@ def work_grouped(op: Op) -> Mapping[str, float]:
 
 def work_patch(op: Op) -> Mapping[str, float]:
     c = conv(op)
-    pixels = c.y.shape[1] * c.y.shape[2]
-    taps = pixels * c.kernel[0] * c.kernel[1]
-    u = unit(c.x.shape[0])
-    masked = border_pixels(c) if c.padded and c.pad_value == 0 else 0
+    u, pixels = unit(c.x.shape[0]), c.y.pixels
     return {
         "call": 1,
         "pixel" if c.kernel != (1, 1) else "lone_pixel": pixels,
-        "tap" if u.bits == 32 else "narrow_tap": taps,
-        "tap_word": taps * (u.words - 1),
-        **row_work(c, pixels - masked, "", patch_words(c)),
-        **row_work(c, masked, "masked_", patch_words(c)),
+        **(run_work(c, u.words) if in_runs(c) else tap_work(c, u, "", pixels)),
+        **row_work(c, pixels, patch_words(c), c.weight.shape[0]),
         "bit": pixels * c.weight.shape[0] if c.cut else 0,
         **epilogue_work(c),
     }
+
+
+def tap_work(op: Conv, u: Unit, prefix: str, pixels: int) -> dict[str, float]:
+    """What gathering the patches of so many pixels takes, tap by tap."""
+    taps = pixels * op.kernel[0] * op.kernel[1]
+    return {f"{prefix}tap" if u.bits == 32 else "narrow_tap": taps, f"{prefix}tap_word": taps * (u.words - 1)}
+
+
+def run_work(op: Conv, words: int) -> dict[str, float]:
+    """What gathering the patches takes where a row of the window is a run of words, copied in fours."""
+    border = border_pixels(op)
+    runs, length = (op.y.pixels - border) * op.kernel[0], op.kernel[1] * words
+    edge = tap_work(op, unit(op.x.shape[0]), "edge_", border)
+    return {"run": runs, "run_words4": runs * (length // 4), "run_words1": runs * (length % 4), **edge}
+
+
+def in_runs(op: Conv) -> bool:
+    """Whether a row of a window inside the input is a run of whole words, worth copying as such."""
+    u = unit(op.x.shape[0])
+    return u.bits == 32 and op.dilations[1] == 1 and op.up == (1, 1) and op.kernel[1] * u.words > 3
 
 
 def border_pixels(op: Conv) -> int:
@@ -155,24 +188,24 @@ def border_pixels(op: Conv) -> int:
         start = np.arange(op.y.shape[1 + axis]) * op.strides[axis] - op.pads[axis]
         end = start + (op.kernel[axis] - 1) * op.dilations[axis]
         inside *= int(((start >= 0) & (end < op.x.shape[1 + axis])).sum())
-    return op.y.shape[1] * op.y.shape[2] - inside
+    return op.y.pixels - inside
 
 
-def row_work(op: Conv, pixels: int, prefix: str, words: int) -> dict[str, float]:
-    """What the rows of weights take that are compared at each of `pixels` pixels: blocks of 8 words, and 4, 2 and 1 left over;
-    shorter rows are compared in line, otherwise where they end in bits."""
-    rows = pixels * op.weight.shape[0]
-    if words <= 3 and not prefix:
+def row_work(op: Conv, patches: int, words: int, served: int) -> dict[str, float]:
+    """What the rows of weights take that are compared with so many patches, each serving `served` outputs: blocks of 8 words,
+    and 4, 2 and 1 left over; shorter rows are compared in line, otherwise where they end in bits."""
+    rows = patches * op.weight.shape[0]
+    if words <= 3:
         return {f"{'bit_' if op.cut else ''}row{words}": rows}
     parts = {"block8": words // 8, "words4": words // 4 % 2, "words2": words // 2 % 2, "words1": words % 2}
-    return {f"{prefix}channel": rows, **{prefix + part: rows * times for part, times in parts.items()}}
+    return {"batch": rows // block(served), "channel": rows, **{part: rows * times for part, times in parts.items()}}
 
 
 def work_dense(op: Op) -> Mapping[str, float]:
     c = conv(op)
     return {
         "call": 1,
-        **row_work(c, 1, "", patch_words(c)),
+        **row_work(c, 1, patch_words(c), c.weight.shape[0]),
         "bit": c.weight.shape[0] if c.cut else 0,
         **epilogue_work(c),
     }

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
-from bnncc.kernels.binary import conv, edge_words, refuse_values
+from bnncc.kernels.binary import conv, refuse_values
 from bnncc.kernels.windows import INTS, Windows
-from bnncc.layout import DTYPES, unit
+from bnncc.layout import DTYPES, pack_bits, unit
 from bnncc.ops import Conv
 from bnncc.program import Constant, Parts
 from bnncc.tensor import Op
@@ -184,7 +184,7 @@ def build(op: Op, name: str) -> Parts:
         numbers = np.asarray(which).reshape(places.passes, -1)
         arrays.append(Constant(f"{name}_kinds", kind, numbers.astype(DTYPES[kind])))
     constants, params = ((), {}) if c.cut else epilogue(c, name)
-    edge = edge_words(u, c.padding)
+    edge = [int(w) for w in pack_bits(c.padding > 0, u)]  # the words that a pixel of padding counts as
     if any(edge) and u.words > 1:
         arrays.append(Constant(f"{name}_edge", "uint32_t", np.array(edge, np.uint32)))
     padded_columns = not windows.inside(1).all() or windows.out[1] % places.columns > 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bnncc.layout import DTYPES
 from bnncc.ops import Conv
 from bnncc.program import Constant
 
@@ -24,6 +25,7 @@ class Windows:
     strides: tuple[int, int]
     dilations: tuple[int, int]
     pads: tuple[int, int]  # top, left
+    up: tuple[int, int] = (1, 1)  # places of the grid that windows slide over to a pixel
 
     @classmethod
     def of(cls, op: Conv) -> "Windows":
@@ -36,19 +38,20 @@ class Windows:
     @classmethod
     def plain(cls, op: Conv) -> "Windows":
         """The windows as the op has them."""
-        return cls(op.x.shape, (op.y.shape[1], op.y.shape[2]), op.kernel, op.strides, op.dilations, op.pads[:2])
+        return cls(op.x.shape, (op.y.shape[1], op.y.shape[2]), op.kernel, op.strides, op.dilations, op.pads[:2], op.up)
 
     def turned(self) -> "Windows":
         """Rows and columns exchanged."""
         c, h, w = self.image
-        pairs = (self.out, self.kernel, self.strides, self.dilations, self.pads)
+        pairs = (self.out, self.kernel, self.strides, self.dilations, self.pads, self.up)
         return Windows((c, w, h), *((b, a) for a, b in pairs))
 
     def inside(self, axis: int) -> NDArray[np.bool_]:
         """[outputs, taps] along an axis: whether the tap lies in the image."""
         start = np.arange(self.out[axis])[:, None] * self.strides[axis] - self.pads[axis]
         at = start + np.arange(self.kernel[axis]) * self.dilations[axis]
-        return np.asarray((at >= 0) & (at < self.image[1 + axis]))
+        up = self.up[axis]
+        return np.asarray((at >= 0) & (at <= (self.image[1 + axis] - 1) * up) & (at % up == 0))
 
     @property
     def span(self) -> int:
@@ -106,15 +109,13 @@ def refuse_variants(c: Conv, windows: Windows) -> str:
 
 def variant_of(kinds: Variants, name: str) -> tuple[str, tuple[Constant, ...]]:
     """The C for the number of a window's class, and the arrays it reads."""
-    width = kinds.of.shape[1]
+    width, few = kinds.of.shape[1], len(kinds.valid) <= MOST_VARIANTS
     if len(kinds.valid) == 1:
         return "0", ()
     if kinds.row is None or kinds.column is None:
-        return f"{name}_classes[oy * {width} + ox]", (
-            Constant(f"{name}_classes", "uint8_t", kinds.of.astype(np.uint8)),
-        )
-    arrays = (
-        Constant(f"{name}_rows", "int8_t", kinds.row.astype(np.int8)),
-        Constant(f"{name}_columns", "int8_t", kinds.column.astype(np.int8)),
-    )
-    return f"{name}_rows[oy] + {name}_columns[ox]", arrays
+        kind = "uint8_t" if few else "int32_t"
+        arrays = (Constant(f"{name}_classes", kind, kinds.of.astype(DTYPES[kind])),)
+        return f"{name}_classes[oy * {width} + ox]", arrays
+    kind = "int8_t" if few else "int32_t"
+    parts = ((f"{name}_rows", kinds.row), (f"{name}_columns", kinds.column))
+    return f"{name}_rows[oy] + {name}_columns[ox]", tuple(Constant(n, kind, v.astype(DTYPES[kind])) for n, v in parts)

@@ -181,7 +181,7 @@ def conv(
         extra |= real_weights(rng, (o, c // groups, *g["kernel"]))
     elif elem is Elem.BIN and "up" not in g:
         extra["pad_value"] = pick(rng, 0, 0, 1, -1)
-        if groups == 1 and rng.random() < 0.3:
+        if rng.random() < 0.3:
             x = replace(x, negated=tuple(np.flatnonzero(rng.random(c) < 0.5).tolist()))
     elif whole_numbers and elem is not Elem.BIN:
         one = int(rng.integers(-130, 300))
