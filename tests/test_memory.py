@@ -80,12 +80,12 @@ def test_what_a_pool_drops_is_never_stored() -> None:
 PICTURE = """\
 arena 2,396 bytes, which is its lower bound; a column is 37.4 bytes
 o output, * output in an input's place, i input, s scratch, - kept for a later step
-step     bytes  0                                                          2,416
-   0     2,376 |oooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooss | real_conv
-   1     2,376 |iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiioo | threshold
-   2     2,416 |*************************************************************iss| binary_conv  peak
-   3     2,376 |iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiioo | threshold
-   4     2,416 |*************************************************************iss| binary_conv  peak
+step     bytes  0                                                          2,396
+   0     2,376 |ooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooosss| real_conv
+   1     2,376 |iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiooo| threshold
+   2     2,396 |*************************************************************iis| binary_conv  peak
+   3     2,376 |iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiooo| threshold
+   4     2,396 |*************************************************************iis| binary_conv  peak
    5     2,304 |iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii  | store"""
 
 

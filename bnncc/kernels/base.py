@@ -92,12 +92,18 @@ def cost(costs: Mapping[str, Mapping[str, float]], kernel: str, part: str) -> fl
     return costs[table or kernel][own]
 
 
+def integer_type(values: Array, least: int = 16) -> str:
+    """The C type of constants: signed, of `least` bits or as many as they need."""
+    most = int(np.abs(values).max(initial=0))
+    return next(f"int{bits}_t" for bits in (8, 16, 32) if bits >= least and most < 1 << bits - 1)
+
+
 def cut_constants(cut: Cut, name: str) -> tuple[tuple[Constant, ...], dict[str, object]]:
     """The levels of a cut, its inverted channels and its pixel classes as arrays, and what the templates ask about them."""
     if cut.levels.dtype == np.float32:
         kind = "float"
     else:
-        kind = "int16_t" if np.abs(cut.levels).max() < 1 << 15 else "int32_t"
+        kind = integer_type(cut.levels, 8 if cut.classes is not None else 16)  # of classes there are many
     arrays = [Constant(f"{name}_levels", kind, cut.levels.astype(DTYPES[kind]))]
     params: dict[str, object] = {
         "cut": True,

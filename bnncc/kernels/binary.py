@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bnncc.kernels.base import Array, Kernel, always, epilogue, epilogue_work
+from bnncc.kernels.base import Array, Kernel, always, epilogue, epilogue_work, integer_type
 from bnncc.kernels.windows import Variants, Windows, variant_of, variants
 from bnncc.layout import DTYPES, Unit, pack_bits, unit
 from bnncc.ops import Conv
@@ -95,7 +95,7 @@ def compared(op: Conv, name: str, weights: Array, served: int, **params: object)
             op = replace(op, cut=classed)
         else:
             base = op.taps + missing
-            kind = params["base_type"] = "int16_t" if np.abs(base).max() < 1 << 15 else "int32_t"
+            kind = params["base_type"] = integer_type(base, 8)
             extra = (Constant(f"{name}_base", kind, base.astype(DTYPES[kind])), *extra)
     constants, shared = epilogue(op, name)
     constants = tuple(c for c in constants if not missing.any() or c.name != f"{name}_classes")

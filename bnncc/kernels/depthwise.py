@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnncc.kernels.base import Kernel, always, epilogue, epilogue_work
+from bnncc.kernels.base import Kernel, always, epilogue, epilogue_work, integer_type
 from bnncc.kernels.binary import conv, refuse_values
 from bnncc.kernels.sbs import sliced
 from bnncc.kernels.windows import Windows, refuse_variants, variant_of, variants
@@ -52,7 +52,7 @@ def build(op: Op, name: str) -> Parts:
         planes = taps.bit_length()
         start = np.zeros((len(kinds.valid), channels), np.int64)
         base = outside - valid - 2 * wrong
-        kind = "int16_t" if np.abs(base).max() < 1 << 15 else "int32_t"
+        kind = integer_type(base)
         arrays += [Constant(f"{name}_base", kind, base.astype(DTYPES[kind])), *constants]
         params = {**params, "base_type": kind}
     planes = max(planes, 2)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work
+from bnncc.kernels.base import Array, Kernel, epilogue, epilogue_work, integer_type
 from bnncc.kernels.binary import conv, refuse_values
 from bnncc.kernels.copying import copying, in_ram
 from bnncc.kernels.most import most_listed
@@ -80,7 +80,7 @@ def build(op: Op, name: str, lanes: int = LANES, *, by_block: bool = False) -> P
         base = v + outside - 2 * b
         if zeros:
             base = np.concatenate([base, (2 * b - v + outside)[n - kinds.full :]])
-        kind = "int16_t" if np.abs(base).max() < 1 << 15 else "int32_t"
+        kind = integer_type(base)
         planes = 16
         arrays = [
             Constant(f"{name}_start", "uint32_t", np.zeros(planes, np.uint32)),

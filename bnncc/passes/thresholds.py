@@ -72,7 +72,7 @@ def threshold(
         if x.elem.is_integer:
             problems += reachable_zero(op, x, cut, at)
         elif is_often_zero(often.get(x.name, ()), steps):
-            why = "its input, the model's own, rounded, or of what a ReLU or a clip cut off, is exactly zero at times"
+            why = "its input, the model's own, rounded, of small integers, or of what a ReLU or a clip cut off, is exactly zero at times"
             problems.append(refused(op, why))
         elif is_flat_at_zero(cut, at):
             problems.append(refused(op, "rounding or clipping makes it exactly zero over a whole range of values"))
@@ -131,11 +131,10 @@ def is_often_zero(often: Sequence[Floats], steps: tuple[Step, ...]) -> bool:
 ROUNDING = ("round", "floor", "ceil")
 LEVELS = 256  # magnitudes of weights with which sums of bits repeat
 FREQUENT = 16  # of a tensor; more are not followed
-BITS = [np.full((1, 1, 1), b, np.float32) for b in (-1, 1)]
 
 
 def frequent(graph: Graph) -> dict[str, list[Floats]]:
-    """The values, [1 or C, 1 or H, 1 or W], that real tensors take exactly and often: bits, an input's zeros, bounds of clips.
+    """The values, [1 or C, 1 or H, 1 or W], that real tensors take exactly and often: small integers, an input's zeros, bounds of clips.
 
     What is computed of them is among them too: +1 of one clip and -1 of another are 0 in their sum.
     """
@@ -143,7 +142,7 @@ def frequent(graph: Graph) -> dict[str, list[Floats]]:
     if not any(isinstance(op, Sign) and op.at_zero == 0 for op in graph.ops):
         return found
     for op in graph.ops:
-        inputs = [BITS if t.elem is Elem.BIN else found.get(t.name, []) for t in op.inputs]
+        inputs = [integers(t) if t.elem.is_integer else found.get(t.name, []) for t in op.inputs]
         if op.y.elem is not Elem.F32:
             continue
         values: list[Floats] = []
@@ -157,8 +156,16 @@ def frequent(graph: Graph) -> dict[str, list[Floats]]:
             values += [np.full((1, 1, 1), op.value, np.float32)] if isinstance(op, Pad) else []
         elif isinstance(op, Conv) and of_few_levels(op):
             values = [NOTHING]
-        found[op.y.name] = distinct(values)[:FREQUENT]
+        found[op.y.name] = distinct(values)[:FREQUENT]  # of which other tensors' are made
     return found
+
+
+def integers(x: Tensor) -> list[Floats]:
+    """What a tensor of integers holds: all of a few hundred, or the smallest magnitudes."""
+    half = FREQUENT**2 // 2 * x.stride
+    middle = x.lo + (x.hi - x.lo) // 2 // x.stride * x.stride if x.hi - x.lo < 2 * half else x.lo % x.stride
+    low, high = max(x.lo, middle - half), min(x.hi, middle + half)
+    return [np.full((1, 1, 1), v, np.float32) for v in range(low, high + 1, x.stride)]
 
 
 def of_few_levels(op: Conv) -> bool:
@@ -178,7 +185,7 @@ def followed(values: list[Floats], s: Step | Operand, others: list[list[Floats]]
     """The frequent values behind a step."""
     if isinstance(s, Operand):
         pairs = product(values, others[s.index][:FREQUENT])
-        return [np.asarray(calculate(s.operation, a, b), np.float32) for a, b in pairs][: FREQUENT**2]
+        return distinct([np.asarray(calculate(s.operation, a, b), np.float32) for a, b in pairs])
     values = [apply_steps(v, (s,)) for v in values]
     if s.operation in ("max", "min"):
         return distinct([*values, s.value])
@@ -186,8 +193,9 @@ def followed(values: list[Floats], s: Step | Operand, others: list[list[Floats]]
 
 
 def distinct(values: list[Floats]) -> list[Floats]:
-    """Each value once: a chain of ReLUs does not make them more and more."""
-    return list({(v.shape, v.tobytes()): v for v in values}.values())[: FREQUENT**2]
+    """Each value once, and those that are nearest to zero first: a chain of ReLUs does not make them more and more."""
+    once = {(v.shape, v.tobytes()): v for v in values}.values()
+    return sorted(once, key=lambda v: float(np.abs(v).min()))[: FREQUENT**2]
 
 
 def norm_sign(

@@ -258,6 +258,13 @@ NODES: dict[str, tuple[str, Build]] = {
         "E0304",
         lambda n, x: n.node("Sign", n.node("Sub", n.node("Clip", real(n, x), n.const(-1.0), n.const(1.0)), x)),
     ),
+    "Sign of rectified values and even integers": (
+        "E0304",
+        lambda n, x: n.node(
+            "Sign",
+            n.node("Add", n.node("Add", conv(n, x, n.weight((9, 9, 1, 1))), n.const(1.0)), n.node("Relu", real(n, x))),
+        ),
+    ),
     "Sign of clipped values, shifted": (
         "E0304",
         lambda n, x: n.node(
