@@ -155,6 +155,7 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
             conv.cost,
             estimate=conv.cost.estimate + of_then,
             worst=None if worst is None else worst + of_then,
+            bound=conv.cost.bound + then.cost.bound * times,
             waiting=conv.cost.waiting + then.cost.waiting * times,
         )
         return replace(conv, op=op, parts=parts, cost=cost, then=then, reason=real_reason(op))
@@ -171,6 +172,7 @@ def step_of(op: Op, core: Core, function: str, index: int, forced: str | None, e
             estimate,
             core.unit,
             kernel.worst_estimate(op, core.cost),
+            kernel.bound(op, core.cost),
             kernel.waiting(op, core) + for_code(estimate, core),
         ),
         considered,

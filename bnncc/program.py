@@ -55,14 +55,16 @@ class Cost:
     """What a kernel will take: multiply-accumulates of the layer, and an estimate in `unit`: cycles at zero wait states, or
     instructions.
 
-    `worst` is that for the worst data, None where the data do not matter. `waiting`: cycles more at the wait states of the flash.
+    `worst` is that for the worst data, None where the data do not matter. `bound` is `worst`, or else the estimate and by how much
+    it fell short at most of the layers that it was fitted to. `waiting`: cycles more at the wait states of the flash.
     """
 
     macs: int
     estimate: float
     unit: str
-    worst: float | None = None
-    waiting: float = 0.0
+    worst: float | None
+    bound: float
+    waiting: float
 
 
 @dataclass(frozen=True)

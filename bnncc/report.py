@@ -136,7 +136,7 @@ def make_report(compiled: Artifact) -> dict[str, Any]:
         "totals": {
             "macs": sum(s.cost.macs for s in program.steps),
             **figures(sum(s.cost.estimate for s in program.steps), target.core.unit),
-            **figures(sum(s.cost.worst or s.cost.estimate for s in program.steps), target.core.unit, "worst_"),
+            **figures(sum(s.cost.bound for s in program.steps), target.core.unit, "worst_"),
             "cycle_model": CYCLE_MODEL if target.core.timing else None,
             "waiting_cycles": round(sum(s.cost.estimate + s.cost.waiting for s in program.steps))
             if flash_model

@@ -184,7 +184,8 @@ def print_report(report: dict[str, Any]) -> None:
         )
     if varies:
         lines.append(
-            f"worst  about {t[f'worst_{unit}']:,} {unit}, whatever the data: some kernels take longer the more bits are set"
+            f"worst  about {t[f'worst_{unit}']:,} {unit}, whatever the data: some kernels take longer the more bits are set; "
+            "the others' predictions with the largest error that is known of them"
         )
     if report["calibration"] is None and any(r["density"] for r in report["layers"]):
         lines.append(

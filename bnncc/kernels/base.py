@@ -82,6 +82,12 @@ class Kernel:
         """The same for the worst data; None where the data do not matter."""
         return self.of_work(self.worst(op), costs) if self.worst else None
 
+    def bound(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
+        """`worst_estimate`, or what the layers that the costs were fitted to took at most more than estimated on top."""
+        if self.worst:
+            return self.of_work(self.worst(op), costs)
+        return self.estimate(op, costs) * (1 + costs[self.table]["margin"])
+
     def of_work(self, work: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> float:
         return sum(cost(costs, self.table, part) * times for part, times in work.items())
 

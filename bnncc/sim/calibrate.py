@@ -54,6 +54,11 @@ class Fit:
     coefficients: Mapping[str, float]
     errors: Floats
 
+    @property
+    def margin(self) -> float:
+        """By how much of the prediction a sample took more at most."""
+        return float((1 / (1 + self.errors)).max(initial=1)) - 1
+
 
 # measuring and fitting -----------------------------------------------------------------------------------------------
 
@@ -171,6 +176,7 @@ HEADING = " of each kernel's loops"
 def cost_tables(fits: Mapping[str, Fit], core: Core, gcc: str) -> list[str]:
     """What the numbers are, and a [cost.*] table for each fit, as TOML."""
     timing = Timing.of(core)
+    unbounded = {k.name for k in KERNELS if not k.worst}
     heading = [
         f"# {core.unit.capitalize()}{HEADING}, which the compiler predicts with. Fitted by `python -m bnncc.sim.calibrate --write`",
         f"# to code by arm-none-eabi-gcc {gcc} -O2 in the simulator, "
@@ -182,6 +188,7 @@ def cost_tables(fits: Mapping[str, Fit], core: Core, gcc: str) -> list[str]:
             f"# {len(f.errors)} layers: error {np.abs(f.errors).mean():.1%} on average, {np.abs(f.errors).max():.0%} at most",
             f"[cost.{name}]",
             *(f"{part} = {value:g}" for part, value in f.coefficients.items()),
+            *([f"margin = {f.margin:.3f}"] if name in unbounded else []),
         ]
         for name, f in fits.items()
     ]

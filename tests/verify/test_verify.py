@@ -58,10 +58,7 @@ LEVEL = array("net_step1_levels", r"-?\d+", lambda m: str(int(m[0]) + 2))
 MUTATIONS: dict[str, tuple[str, Callable[[str], str]]] = {
     "one bit of one weight": ("net_weights.h", FLIP),
     "one threshold by one step": ("net_weights.h", LEVEL),
-    "padding counts as -1": (
-        "net.c",
-        lambda t: t.replace("in_image ? 9 : 0", "9").replace("in_image ? 0x1ffu : 0u", "0x1ffu"),
-    ),
+    "padding counts as -1": ("net.c", lambda t: re.sub("pixel_class = net_step1_[^;]*;", "pixel_class = 8;", t)),
     "an inverted channel": (
         "net_weights.h",
         array("net_step1_inverts", r"0x([0-9a-f]{4})", lambda m: f"0x{int(m[1], 16) ^ 1:04x}"),
@@ -128,7 +125,7 @@ def test_reliance_on_zeroed_memory_fails(compiled: bnncc.Compiled) -> None:
 def test_memory_errors_are_found(compiled: bnncc.Compiled) -> None:
     """Rows of weights a word too long: the first read beyond the array is right behind it, where the sanitizer's guard is."""
     with pytest.raises(bnncc.ModelError, match="E0310"):
-        mutated(compiled, "net.c", lambda t: t.replace("w += 9;", "w += 10;").replace("w += 5;", "w += 6;")).verify(
+        mutated(compiled, "net.c", lambda t: t.replace("_differing(patch, w, 5,", "_differing(patch, w, 6,")).verify(
             samples=2
         )
 
