@@ -84,9 +84,8 @@ class Kernel:
 
     def bound(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
         """`worst_estimate`, or what the layers that the costs were fitted to took at most more than estimated on top."""
-        if self.worst:
-            return self.of_work(self.worst(op), costs)
-        return self.estimate(op, costs) * (1 + costs[self.table]["margin"])
+        worst = self.worst_estimate(op, costs)
+        return self.estimate(op, costs) * (1 + costs[self.table]["margin"]) if worst is None else worst
 
     def of_work(self, work: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> float:
         return sum(cost(costs, self.table, part) * times for part, times in work.items())

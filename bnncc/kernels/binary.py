@@ -180,15 +180,10 @@ def in_runs(op: Conv) -> bool:
 
 
 def border_pixels(op: Conv) -> int:
-    """Output pixels whose window reaches outside the input, or between its pixels."""
-    if op.sparse:
-        return op.y.pixels
-    inside = 1
-    for axis in (0, 1):
-        start = np.arange(op.y.shape[1 + axis]) * op.strides[axis] - op.pads[axis]
-        end = start + (op.kernel[axis] - 1) * op.dilations[axis]
-        inside *= int(((start >= 0) & (end < op.x.shape[1 + axis])).sum())
-    return op.y.pixels - inside
+    """Output pixels whose window reaches outside the input."""
+    windows = Windows.plain(op)
+    inside = [windows.inside(axis).all(axis=1).sum() for axis in (0, 1)]
+    return op.y.pixels - int(inside[0] * inside[1])
 
 
 def row_work(op: Conv, patches: int, words: int, served: int) -> dict[str, float]:

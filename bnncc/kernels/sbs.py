@@ -36,16 +36,14 @@ def refuse(op: Op) -> str:
         return reason
     if c.groups > 1 and (c.weight.shape[1] % 32 or c.weight.shape[0] // c.groups % LANES):
         return f"its channels are in {c.groups} groups that are not whole words"
-    if reason := refuse_variants(c, Windows.of(c)):
+    windows = Windows.of(c)
+    if reason := refuse_variants(c, windows):
         return reason
     if c.taps > MOST_TAPS:
         return f"the sums of {c.taps} inputs are beyond 16 binary digits"
-    column = c.taps // Windows.of(c).kernel[1]
-    return (
-        ""
-        if column + 1 + 2 * MOST_VARIANTS <= REACH
-        else f"a column of {column} inputs is beyond the reach of 16-bit entries"
-    )
+    column = c.taps // windows.kernel[1]
+    reached = column + 1 + 2 * MOST_VARIANTS <= REACH
+    return "" if reached else f"a column of {column} inputs is beyond the reach of 16-bit entries"
 
 
 def build(op: Op, name: str, lanes: int = LANES, *, by_block: bool = False) -> Parts:

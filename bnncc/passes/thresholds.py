@@ -72,7 +72,7 @@ def threshold(
         if x.elem.is_integer:
             problems += reachable_zero(op, x, cut, at)
         elif is_often_zero(often.get(x.name, ()), steps):
-            why = "its input, the model's own, rounded, of small integers, or of what a ReLU or a clip cut off, is exactly zero at times"
+            why = "its input, the model's own, rounded, of integers, or of what a ReLU or a clip cut off, is exactly zero at times"
             problems.append(refused(op, why))
         elif is_flat_at_zero(cut, at):
             problems.append(refused(op, "rounding or clipping makes it exactly zero over a whole range of values"))
@@ -162,10 +162,11 @@ def frequent(graph: Graph) -> dict[str, list[Floats]]:
 
 def integers(x: Tensor) -> list[Floats]:
     """What a tensor of integers holds: all of a few hundred, or the smallest magnitudes."""
-    half = FREQUENT**2 // 2 * x.stride
-    middle = x.lo + (x.hi - x.lo) // 2 // x.stride * x.stride if x.hi - x.lo < 2 * half else x.lo % x.stride
-    low, high = max(x.lo, middle - half), min(x.hi, middle + half)
-    return [np.full((1, 1, 1), v, np.float32) for v in range(low, high + 1, x.stride)]
+    values = range(x.lo, x.hi + 1, x.stride)
+    if len(values) > FREQUENT**2:
+        half, middle = FREQUENT**2 // 2 * x.stride, x.lo % x.stride
+        values = range(max(x.lo, middle - half), min(x.hi, middle + half) + 1, x.stride)
+    return [np.full((1, 1, 1), v, np.float32) for v in values]
 
 
 def of_few_levels(op: Conv) -> bool:

@@ -74,7 +74,7 @@ static inline int32_t digits_bits3(uint32_t x, uint32_t y, uint32_t z)
 
 /* Adds up 3 entries for each output channel, and what its sum begins with; of each of the two words in both halves, whose bits 15 are the
  * outputs. Eight channels make a word of the result, a byte for each pixel: entries have pixels 0 and 2 in the first word, 1 and 3 in the second. */
-#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 2 && defined(__GNUC__)
+#if defined(__GNUC__) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 2
 __attribute__((naked, noinline)) static void digits_quads3(const uint32_t *w __attribute__((unused)), const uint32_t *table __attribute__((unused)), uint32_t *bits __attribute__((unused)), const uint32_t *end __attribute__((unused)))
 {
     __asm__(
@@ -142,7 +142,7 @@ __attribute__((naked, noinline)) static void digits_quads3(const uint32_t *w __a
     "ldrd r4, r5, [sp]\n str r3, [r4], #4\n str r4, [sp]\n cmp r4, r5\n bne 1b\n"
     "pop {r2-r11, pc}\n");
 }
-#elif defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 1 && defined(__GNUC__)
+#elif defined(__GNUC__) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 1
 __attribute__((naked, noinline)) static void digits_quads3(const uint32_t *w __attribute__((unused)), const uint32_t *table __attribute__((unused)), uint32_t *bits __attribute__((unused)), const uint32_t *end __attribute__((unused)))
 {
     __asm__(
@@ -206,7 +206,7 @@ DIGITS_NOINLINE static void digits_step0_pairs(const uint8_t *restrict x, int32_
 
 /* The tables of columns: entry n of a table is the sum of so many words, each added where its bit in n is set and subtracted elsewhere, and the
  * same of the words 1 row further on. The assembly makes eight entries at a time, in Gray-code order. */
-#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 2 && defined(__GNUC__)
+#if defined(__GNUC__) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M' && __ARM_ARCH_ISA_THUMB == 2
 __attribute__((naked, noinline)) static void digits_step0_tables(const uint32_t *pairs __attribute__((unused)), uint32_t *table __attribute__((unused)), int32_t columns __attribute__((unused)))
 {
     __asm__(
