@@ -83,9 +83,12 @@ class Kernel:
         return self.of_work(self.worst(op), costs) if self.worst else None
 
     def bound(self, op: Op, costs: Mapping[str, Mapping[str, float]]) -> float:
-        """`worst_estimate`, or what the layers that the costs were fitted to took at most more than estimated on top."""
-        worst = self.worst_estimate(op, costs)
-        return self.estimate(op, costs) * (1 + costs[self.table]["margin"]) if worst is None else worst
+        """`worst_estimate`, or the estimate, with what the layers that the costs were fitted to took at most more on top: that of
+        another kernel for its parts."""
+        work = (self.worst or self.work)(op)
+        own = 0 if self.worst else costs[self.table]["margin"]
+        margins = {part: costs[table]["margin"] if (table := part.rpartition(".")[0]) else own for part in work}
+        return sum(cost(costs, self.table, part) * times * (1 + margins[part]) for part, times in work.items())
 
     def of_work(self, work: Mapping[str, float], costs: Mapping[str, Mapping[str, float]]) -> float:
         return sum(cost(costs, self.table, part) * times for part, times in work.items())
@@ -178,8 +181,9 @@ def arithmetic(steps: Sequence[Step | Operand], values: int) -> Counter[str]:
 
 
 def epilogue_work(op: Conv) -> Mapping[str, float]:
-    """The work of a convolution's steps, by the costs of `map`."""
-    return {f"map.{part}": times for part, times in arithmetic(op.steps, op.y.size).items()}
+    """The work of a convolution's steps, which begin with float32 made of an integer, by the costs of `map`."""
+    work = arithmetic(op.steps, op.y.size) + Counter(integer=op.y.size if op.steps and op.integer else 0)
+    return {f"map.{part}": times for part, times in work.items()}
 
 
 def float_literal(v: float) -> str:

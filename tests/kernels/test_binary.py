@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bnncc.kernels import KERNELS
 from bnncc.kernels.binary import block
 from bnncc.lower import lower
 from bnncc.ops import Conv
@@ -12,7 +13,7 @@ from bnncc.sim.bench import SHAPES, layer
 from bnncc.target import cores
 from bnncc.tensor import Elem
 from tests.kernels.bench import Case
-from tests.kernels.ops import ranged, tensor
+from tests.kernels.ops import binary_conv, ranged, tensor
 from tests.kernels.test_kernels import HOST_CORE, run_all
 
 CORES = ("host", "cortex-m0", "cortex-m4", "cortex-m55")
@@ -50,3 +51,17 @@ def test_padding_needs_neither_masks_nor_more_scratch() -> None:
     assert arrays["levels"].shape == (9, 3)
     assert arrays["rows"].size == arrays["columns"].size == 16
     assert step.parts.scratch_bytes == 4 * 18
+
+
+def test_float32_steps_begin_with_a_conversion_and_count_with_their_own_margin() -> None:
+    """Without an FPU they take longer than the sums: what is known of their error belongs to the bound."""
+    rng = np.random.default_rng(5)
+    op = next(op for op in (binary_conv(rng) for _ in range(100)) if op.steps and op.groups == 1 and not op.others)
+    kernel = next(k for k in KERNELS if k.name == "binary_conv")
+    costs = cores()["cortex-m0plus"].cost
+    work = kernel.work(op)
+    assert work["map.integer"] == op.y.size
+    steps = sum(costs["map"][part[4:]] * n for part, n in work.items() if part.startswith("map."))
+    sums = kernel.estimate(op, costs) - steps
+    expected = sums * (1 + costs["binary_conv"]["margin"]) + steps * (1 + costs["map"]["margin"])
+    assert kernel.bound(op, costs) == pytest.approx(expected)
